@@ -6,6 +6,9 @@ the same ids and tokens, and what can be foreseen is an answer, not an exception
 
 Store time means the store's own clock, in microseconds UTC; the caller's clock never decides about a lease.
 `jobmaster.testing` ships the suite that is the specification; a transport passes it unchanged.
+
+Transports are found by entry point, group `jobmaster.agents`, name = URL scheme, value = a class called as
+`Transport(url, cluster=…, name=…, clock=…, options=…)`. Construction does no I/O and raises `ConfigurationError`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,6 +57,12 @@ class AgentTransport(Protocol):
 
     async def close(self) -> None:
         """Give everything back. Never raises; a second call does nothing."""
+        ...
+
+    def companion(self) -> "AgentTransport":
+        """A handle onto the same store for one other event loop in another thread, independent of how busy this one's
+        is: the lease keeper's. Closed together with this transport, not by who asked. May be the transport itself
+        where its verbs can be awaited on any loop."""
         ...
 
     async def probe(self) -> ProbeReport:
