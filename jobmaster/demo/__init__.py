@@ -1,0 +1,1 @@
+"""The demonstration: real work on a real folder tree, one file as database, nothing else needed."""
