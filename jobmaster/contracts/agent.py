@@ -105,10 +105,12 @@ class AgentTransport(Protocol):
         `at_most_once` job ends `failed(crashed)`."""
         ...
 
-    async def reap(self, limit: int, dead: frozenset[str] = frozenset()) -> ReapReport:
-        """End up to `limit` leases that expired in store time, or are held by a worker in `dead`. The job becomes
-        `queued` and `suspect`; a run `lapsed` is recorded if its start was. A job that was suspect already when its
-        start was recorded counts a crash; at the policy's `max_crashes` it ends `failed(crashed)`, as an
+    async def reap(self, limit: int, dead: frozenset[str] = frozenset(), expired: bool = True) -> ReapReport:
+        """End up to `limit` leases that expired in store time, or are held by a worker in `dead` or one the store
+        knows to be dead. With `expired` false only those of dead workers, whatever the time: what a reaper may do
+        while it must not trust the store's clock. The job becomes `queued` and `suspect`; a run `lapsed` is recorded
+        if its start was. A job that was suspect already when its start was recorded counts a crash; at the policy's
+        `max_crashes` it ends `failed(crashed)`, as an
         `at_most_once` job with a recorded start does at once. Conditions are re-checked inside the write."""
         ...
 
