@@ -43,7 +43,7 @@ bench-sqlite: $(VENV)/.dev ## standalone on SQLite against a hand-written floor;
 	$(BIN)/python -m benchmarks.sqlite $(ARGS)
 
 docs: $(VENV)/.dev ## write the generated parts of the documentation
-	$(BIN)/python -m jobmaster.docs
+	$(BIN)/python scripts/docs.py
 
 clean: ## remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,5 @@
+"""`python -m jobmaster`."""
+
+from jobmaster.cli.main import run
+
+run()
