@@ -64,7 +64,7 @@ class MasterStore(Protocol):
         ...
 
     async def due(self, before_us: int, limit: int) -> list[Job]:
-        """Held jobs due before that instant, soonest first."""
+        """Held jobs due at that instant or before, soonest first."""
         ...
 
     async def dispatch(self, moves: Sequence[Dispatch]) -> list[Placement | None]:
@@ -122,7 +122,7 @@ class MasterStore(Protocol):
         ...
 
     async def amend(self, items: Sequence[Amendment]) -> list[AmendAnswer]:
-        """Change held or awaiting jobs whose version is the expected one."""
+        """Change held or awaiting jobs whose version is the expected one; any other that is not running: conflict."""
         ...
 
     async def redrive(self, ids: Sequence[str], due_us: int, fresh: bool) -> list[HeldAnswer]:
@@ -135,8 +135,8 @@ class MasterStore(Protocol):
         ...
 
     async def prune(self, before_us: int, limit: int) -> int:
-        """Remove up to `limit` terminal jobs that finished before that instant, runs included, and occurrences as
-        old; how many jobs."""
+        """Remove up to `limit` terminal jobs that finished before that instant, runs included, and up to as many
+        occurrences as old, and workers silent since then; how many jobs."""
         ...
 
     async def quarantined(self, limit: int) -> list[QuarantineEntry]:
@@ -152,7 +152,8 @@ class MasterStore(Protocol):
         ...
 
     async def enter_agent(self, entry: AgentEntry) -> AgentEntry:
-        """Make an agent known, or refresh what is; gives what was known before, else the entry itself."""
+        """Make an agent known, or refresh what is; gives what was known before, else the entry itself. An entry with
+        another fingerprint than the known one changes nothing, so the caller compares the two and refuses to start."""
         ...
 
     async def agents(self) -> list[AgentEntry]:
@@ -172,8 +173,8 @@ class MasterStore(Protocol):
         ...
 
     async def save_schedule(self, schedule: Schedule) -> Schedule:
-        """Insert, or update in place by key: an unchanged rule keeps its watermark, a changed one takes the given
-        one. Gives what is stored now."""
+        """Insert, or update in place by key: while it is active and its interval stays, it keeps anchor and watermark;
+        else it takes the given ones. Gives what is stored now."""
         ...
 
     async def schedules(self) -> list[Schedule]:
@@ -185,13 +186,13 @@ class MasterStore(Protocol):
         ...
 
     async def end_schedule(self, key: str) -> bool:
-        """No tick of it is planned any more; whether it was there and active."""
+        """No tick of it is planned any more; whether it was there and not ended yet."""
         ...
 
     async def plan(self, occurrences: Sequence[Occurrence]) -> list[bool]:
         """For each, in one transaction: the watermark moves by compare-and-set from `watermark_us` to `next_us`, the
         occurrence row is inserted, and its job, as `dispatching`. False where another planner was first; then nothing
-        of it is written."""
+        of it is written. False also for a tick that has its job already: then only the watermark moves."""
         ...
 
     async def ticks(self, key: str, limit: int) -> list[tuple[int, str]]:

@@ -1,0 +1,3 @@
+"""Tier 1: the master, one SQL database, and the code that owns it."""
+
+from jobmaster.master.opening import open_master as open_master

@@ -1,0 +1,45 @@
+"""From a URL to a master store."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jobmaster.contracts.clock import Clock
+from jobmaster.contracts.master import MasterStore
+from jobmaster.model.errors import ConfigurationError
+
+SCHEMES = ("sqlite", "memory")
+
+_PASSWORD = re.compile(r"(?<=:)[^:@/]*(?=@)")
+
+
+def open_master(url: str, *, cluster: str, clock: Clock, options: Mapping[str, Any] | None = None) -> MasterStore:
+    """The store that the URL's scheme stands for, not opened yet and without any I/O. Raises `ConfigurationError` for
+    a scheme or an option that does not exist."""
+    scheme = url.partition(":")[0].lower()
+    given = dict(options or {})
+    if scheme == "memory":
+        # Imported here: a process loads the store it uses and no other.
+        from jobmaster.master.memory import MemoryMaster
+
+        _refuse_unknown(given, (), url)
+        return MemoryMaster(clock, url=url, cluster=cluster)
+    raise ConfigurationError(
+        [f"master URL {masked(url)!r}: no master store has the scheme {scheme!r}; use one of {', '.join(SCHEMES)}"]
+    )
+
+
+def masked(url: str) -> str:
+    """The URL as it may stand in a message."""
+    return _PASSWORD.sub("***", url)
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: tuple[str, ...], url: str) -> None:
+    faults = [
+        f"master URL {masked(url)!r}: option {name!r} does not exist; "
+        + (f"use one of {', '.join(known)}" if known else "this store has none")
+        for name in options
+        if name not in known
+    ]
+    if faults:
+        raise ConfigurationError(faults)

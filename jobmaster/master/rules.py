@@ -1,0 +1,206 @@
+"""What the master makes of a job: the decisions that every store shares, as pure functions.
+
+A store only finds rows, asks here, and writes what it is told, guarded by what it had read.
+"""
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from jobmaster.contracts.decisions import cancelled, moved
+from jobmaster.contracts.entries import AgentEntry, HeldAnswer, Placement, Schedule, ScheduleState
+from jobmaster.contracts.values import AmendAnswer, Amendment, OutboxRecord, PutAnswer, Revoke, RevokeKind
+from jobmaster.model.errors import IllegalMove, OptionInvalid
+from jobmaster.model.job import Job
+from jobmaster.model.outcome import RunOutcome
+from jobmaster.model.states import TERMINAL, FailReason, JobState, check_move
+
+DISPATCH_US = 30_000_000
+"""How long a dispatcher owns a hand-off before another may take it over."""
+
+WAITING = frozenset({JobState.AWAITING, JobState.HELD})
+"""Live states in which a job is the master's own."""
+
+REDRIVABLE = frozenset({JobState.FAILED, JobState.CANCELLED})
+
+INSERTED = frozenset({JobState.AWAITING, JobState.HELD, JobState.DISPATCHING})
+"""States in which a job may be new on the master."""
+
+_CURSOR = re.compile("[0-9a-f-]{36}")
+
+LARGEST = 2**63 - 1
+
+
+class RecordError(ValueError):
+    """An outbox record that no store may take in; it belongs into the quarantine."""
+
+
+def newer(job: Job, known: Job | None) -> bool:
+    """Whether a copy may replace what is known."""
+    return known is None or (job.epoch, job.version) > (known.epoch, known.version)
+
+
+def new_placement(placement: Placement, now_us: int) -> Placement:
+    """The placement as it is stored: dispatching jobs carry the end of their dispatcher's right, others no deadline.
+    Raises `IllegalMove` for a state in which no job begins on the master."""
+    job = placement.job
+    if job.state not in INSERTED or (job.state is JobState.DISPATCHING and job.agent is None):
+        raise IllegalMove(job.id, "new", job.state, sorted(INSERTED))
+    if job.state is not JobState.DISPATCHING:
+        return Placement(job)
+    until = placement.dispatch_until_us
+    return Placement(job, now_us + DISPATCH_US if until is None else until, placement.put_deadline_us)
+
+
+def insert_answer(known: Job, job: Job) -> PutAnswer:
+    """What to say to an id that is known."""
+    same = known.handler == job.handler and known.data == job.data
+    return PutAnswer.DUPLICATE if same else PutAnswer.CONFLICT
+
+
+def handed_off(job: Job, agent: str) -> Job:
+    """A held job on its way to an agent, in a new epoch."""
+    check_move(job.id, job.state, JobState.DISPATCHING)
+    return replace(
+        job, state=JobState.DISPATCHING, epoch=job.epoch + 1, version=job.version + 1, claim_seq=0, agent=agent
+    )
+
+
+def redriven(job: Job, due_us: int, fresh: bool) -> Job:
+    """A failed or cancelled job, held again. An expiry that would end it at once is dropped: somebody wants it run."""
+    check_move(job.id, job.state, JobState.HELD)
+    expires_us = None if job.expires_us is not None and job.expires_us <= due_us else job.expires_us
+    again = replace(
+        job,
+        state=JobState.HELD,
+        reason=None,
+        version=job.version + 1,
+        due_us=due_us,
+        expires_us=expires_us,
+        finished_us=None,
+        started_us=None,
+        suspect=False,
+        progress=None,
+        progress_note=None,
+        result=None,
+    )
+    return replace(again, attempts=0, crash_count=0, snoozes=0, interrupts=0) if fresh else again
+
+
+def held_answer(state: JobState | None) -> HeldAnswer:
+    """Why a request about a job in that state changes nothing."""
+    if state is None:
+        return HeldAnswer.UNKNOWN
+    return HeldAnswer.REFUSED if state in WAITING or state in TERMINAL else HeldAnswer.ELSEWHERE
+
+
+def amend_answer(known: Job | None, change: Amendment) -> AmendAnswer:
+    """Whether the change applies. A job that is not the master's to change any more is a conflict: read it again."""
+    if known is None:
+        return AmendAnswer.UNKNOWN
+    if known.state is JobState.RUNNING:
+        return AmendAnswer.RUNNING
+    fits = known.state in WAITING and known.version == change.version
+    return AmendAnswer.CHANGED if fits else AmendAnswer.CONFLICT
+
+
+def saved(stored: Schedule | None, given: Schedule) -> Schedule:
+    """What a schedule becomes when it is saved: while the rule stays and it is active, so do its ticks."""
+    if stored is None:
+        return given
+    if stored.interval_us == given.interval_us and stored.state is given.state is ScheduleState.ACTIVE:
+        return replace(given, created_us=stored.created_us, anchor_us=stored.anchor_us, next_us=stored.next_us)
+    return replace(given, created_us=stored.created_us)
+
+
+def entered(known: AgentEntry | None, given: AgentEntry) -> AgentEntry:
+    """What is stored of an agent that starts: nothing of it if the name stands for another store already, so that the
+    mistake is seen at every start and not only at the first; and the high-water mark of one store never falls."""
+    if known is None or known.incarnation != given.incarnation:
+        return given if known is None or known.fingerprint == given.fingerprint else known
+    if known.fingerprint != given.fingerprint:
+        return known
+    return replace(given, high_water=max(known.high_water, given.high_water))
+
+
+def check_page(cursor: str | None, limit: int) -> None:
+    """Raise `OptionInvalid` for a cursor that no page gave, or a limit that is none."""
+    if cursor is not None and not _CURSOR.fullmatch(cursor):
+        raise OptionInvalid("cursor", cursor, "the cursor of an earlier page, unchanged")
+    if limit < 1:
+        raise OptionInvalid("limit", limit, "at least 1")
+
+
+class Fold(Struct):
+    """All that one batch of records says about one job."""
+
+    job: Job | None = None
+    """The job as its newest record has it."""
+    revoked: list[tuple[Revoke, int]] = []
+    """Revocations of an id that the agent never saw, and when."""
+
+
+def fold(records: Iterable[OutboxRecord]) -> dict[str, Fold]:
+    """Checked records by job id."""
+    folds: dict[str, Fold] = {}
+    for record in records:
+        job = reported(record)
+        if job is not None:
+            entry = folds.setdefault(job.id, Fold())
+            if newer(job, entry.job):
+                entry.job = job
+        elif record.revoked is not None:
+            folds.setdefault(record.revoked.id, Fold()).revoked.append((record.revoked, record.at_us))
+    return folds
+
+
+def reported(record: OutboxRecord) -> Job | None:
+    """The job of a record as the master shall have it: what was revoked to be moved is held here."""
+    job = record.job
+    moved = record.revoked is not None and record.revoked.kind is RevokeKind.MOVE
+    if job is not None and moved and job.state in {JobState.DISPATCHING, JobState.QUEUED}:
+        return replace(job, state=JobState.HELD)
+    return job
+
+
+def revoked_unseen(known: Job | None, revoke: Revoke, at_us: int) -> Job | None:
+    """What the revocation of an id the agent never saw makes of the live row; None: nothing. It holds for exactly
+    the epoch it names, whatever the version."""
+    if known is None or known.epoch != revoke.epoch or known.state not in {JobState.DISPATCHING, JobState.QUEUED}:
+        return None
+    return moved(known) if revoke.kind is RevokeKind.MOVE else cancelled(known, at_us)[0]
+
+
+def check_record(record: OutboxRecord) -> None:
+    """Raise `RecordError` for what the SQL stores' constraints refuse, for a store that has none."""
+    job, run = record.job, record.run
+    if job is None and record.revoked is None:
+        raise RecordError("the record can't be read: it has neither a job nor a revocation")
+    if job is not None:
+        if job.state not in frozenset(JobState):
+            raise RecordError(f"job {job.id}: state {job.state!r} does not exist")
+        if (job.reason is not None) is not (job.state is JobState.FAILED) or (
+            job.reason is not None and job.reason not in frozenset(FailReason)
+        ):
+            raise RecordError(f"job {job.id}: state {job.state} with reason {job.reason!r}")
+        if (job.finished_us is not None) is not job.terminal:
+            raise RecordError(f"job {job.id}: state {job.state} with finished_us {job.finished_us!r}")
+        if len(job.id) != 36 or job.epoch < 0 or job.version < 1 or max(_integers(job)) > LARGEST:
+            raise RecordError(f"job {job.id}: a number or the id is out of range")
+    if run is not None and (run.outcome not in frozenset(RunOutcome) or run.token > LARGEST or run.token < 0):
+        raise RecordError(f"run of job {run.job_id}: outcome {run.outcome!r}, token {run.token!r}")
+
+
+def _integers(job: Job) -> Iterable[int]:
+    return (job.epoch, job.version, job.claim_seq, job.due_us, job.created_us, job.finished_us or 0, job.attempts)
+
+
+def raw_record(record: OutboxRecord) -> bytes:
+    """The record as the quarantine keeps it: what was stored, or else all of it as JSON."""
+    return record.raw if record.raw is not None else _encoder.encode(record)
+
+
+_encoder = msgspec.json.Encoder()
