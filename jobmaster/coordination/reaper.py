@@ -1,0 +1,58 @@
+"""Reaper: leases whose holder went silent end, and their jobs run again.
+
+The danger is to end leases that only look expired: after a restart of the store, after this machine slept, after a
+clock was set, holders need a moment to say that they live. Then the reaper waits for a lease's length and margin, and
+ends until then only the leases of workers that are known to be dead.
+"""
+
+import structlog
+
+from jobmaster.contracts.agent import AgentTransport
+from jobmaster.contracts.clock import Clock
+from jobmaster.coordination.clock_guard import ClockGuard
+from jobmaster.model.errors import StoreError
+from jobmaster.telemetry.probes import probe
+
+BATCH = 200
+POLL_SECONDS = 1.0
+
+_log = structlog.get_logger("jobmaster.reaper")
+
+
+class Reaper:
+    """Ends one agent's lapsed leases."""
+
+    def __init__(self, agent: AgentTransport, clock: Clock, ttl_seconds: float, margin_seconds: float) -> None:
+        self._agent = agent
+        self._clock = clock
+        self._missed_seconds = ttl_seconds / 3
+        self._wait_seconds = ttl_seconds + margin_seconds
+        self._guard = ClockGuard(clock)
+        # Connected newly: nobody knows what happened before.
+        self._trust_at = clock.mono() + self._wait_seconds
+
+    @property
+    def trusts(self) -> bool:
+        """Whether expired leases are ended, not only those of dead workers."""
+        return self._clock.mono() >= self._trust_at
+
+    async def run(self) -> float:
+        """One pass."""
+        passed, jumped = self._guard.elapsed()
+        if jumped or passed > self._missed_seconds:
+            self._trust_at = self._clock.mono() + self._wait_seconds
+            _log.warning(
+                "reaper.waits", agent=self._agent.name, silent_seconds=round(passed, 3), seconds=self._wait_seconds
+            )
+        try:
+            report = await self._agent.reap(BATCH, expired=self.trusts)
+        except StoreError:
+            # Whoever could not reach the store can't tell whether others could.
+            self._trust_at = self._clock.mono() + self._wait_seconds
+            raise
+        if report.requeued or report.crashed:
+            probe("lease_lapsed", report.requeued + len(report.crashed))
+            _log.warning(
+                "reaper.lapsed", agent=self._agent.name, requeued=report.requeued, crashed=list(report.crashed)
+            )
+        return 0 if report.more else POLL_SECONDS
