@@ -12,7 +12,7 @@ def card(beat_us: int, *handlers: str) -> WorkerCard:
 
 def test_it_is_the_union_over_those_that_live() -> None:
     cards = [card(100, "a"), card(95, "a", "b"), card(10, "gone")]
-    assert known_handlers(cards, now_us=101, dead_after_us=15) == {"a", "b"}
+    assert known_handlers(cards, now_us=101, dead_after_us=15) == frozenset({"a", "b"})
 
 
 def test_without_a_live_worker_nobody_can_judge() -> None:

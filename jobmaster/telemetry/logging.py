@@ -1,0 +1,78 @@
+"""What the process writes about itself: structlog, as JSON lines or for a console, with secrets taken out.
+
+Events are names (`loop.failed`), everything else is a key. Nothing here is called per job.
+"""
+
+import logging
+import re
+import sys
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+SECRET_KEY = re.compile(r"password|passwd|secret|token|api[_-]?key|authorization|cookie|dsn", re.IGNORECASE)
+OWN_KEYS = frozenset({"token", "last_token", "tokens", "idempotency_key"})
+"""Fencing tokens are numbers that people look for in logs, not secrets. Only integers pass under these names."""
+
+HIDDEN = "[hidden]"
+_USER_INFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]*@")
+_SECRET_PARAMETER = re.compile(
+    r"(?P<name>(?:password|passwd|secret|token|api[_-]?key|authorization)\s*[=:]\s*)(?P<value>[^\s&,;'\"]+)",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """The text without what stands before the `@` of a URL and without the values of secret parameters."""
+    if "@" in text:
+        text = _USER_INFO.sub(rf"\g<scheme>{HIDDEN}@", text)
+    if "=" in text or ":" in text:
+        text = _SECRET_PARAMETER.sub(rf"\g<name>{HIDDEN}", text)
+    return text
+
+
+def _clean(key: str, value: Any) -> Any:
+    if SECRET_KEY.search(key) and not (key in OWN_KEYS and isinstance(value, (int, type(None), list, tuple))):
+        return HIDDEN
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: _clean(str(name), inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_clean("", inner) for inner in value]
+    if isinstance(value, BaseException):
+        return redact(f"{type(value).__name__}: {value}")
+    return value
+
+
+def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The structlog processor; the last before an event is rendered."""
+    return {key: _clean(key, value) for key, value in event.items()}
+
+
+def configure_logging(
+    form: Literal["auto", "console", "json"] = "auto", level: str = "info", stream: TextIO | None = None
+) -> None:
+    """Write structlog's events to `stream`, standard error unless given. `auto`: for a console on a terminal, else as
+    JSON lines. For programs; a library's user configures structlog as they like, or not at all."""
+    out = stream or sys.stderr
+    console = form == "console" or (form == "auto" and out.isatty())
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=out.isatty())
+        if console
+        else structlog.processors.JSONRenderer(default=str)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            hide_secrets,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=True,
+    )
