@@ -58,7 +58,7 @@ def policy_of(job: Job) -> Policy:
     refuses to run such a job (`undecodable`)."""
     try:
         return decode_policy(job.policy)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except ValueError:
         return Policy()
 
 
