@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from jobmaster.contracts.agent import AgentTransport
-from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.values import JobFilter, WorkerCard
 from jobmaster.model.states import JobState
 
@@ -27,9 +26,8 @@ def known_handlers(cards: list[WorkerCard], now_us: int, dead_after_us: int) -> 
 class Router:
     """Parks and unparks one agent's jobs: every 30 s, and at once when woken because a worker came."""
 
-    def __init__(self, agent: AgentTransport, clock: Clock, *, dead_after_us: int, on_unroutable: OnUnroutable) -> None:
+    def __init__(self, agent: AgentTransport, *, dead_after_us: int, on_unroutable: OnUnroutable) -> None:
         self._agent = agent
-        self._clock = clock
         self._dead_after_us = dead_after_us
         self._on_unroutable = on_unroutable
 

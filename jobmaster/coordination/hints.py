@@ -1,0 +1,65 @@
+"""Hints: what this process does to an agent wakes the duties that follow from it, so that they may sleep long.
+
+Only hints: other processes' doings wake nobody here, and every duty looks again within a second anyway.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from jobmaster.contracts.agent import AgentTransport
+from jobmaster.contracts.clock import Clock
+from jobmaster.contracts.values import PutAnswer, Revocation, Revoke, SettleAnswer, Settlement
+from jobmaster.model.job import Job
+
+SOON_US = 1_500_000
+"""What is due later than this, a promoter's poll finds in time by itself."""
+
+
+def _nothing() -> None:
+    return
+
+
+class Hints:
+    """Whom to wake; set when the duties start."""
+
+    def __init__(self) -> None:
+        self.delayed: Callable[[], None] = _nothing
+        """A job is due soon, but not yet."""
+        self.recorded: Callable[[], None] = _nothing
+        """The outbox has something new."""
+
+
+class HintingAgent:
+    """A transport as it is, with hints after what has been done."""
+
+    def __init__(self, agent: AgentTransport, hints: Hints, clock: Clock) -> None:
+        self._agent = agent
+        self._hints = hints
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._agent, name)
+
+    async def put(self, jobs: Sequence[Job], put_deadline_us: int) -> list[PutAnswer]:
+        answers = await self._agent.put(jobs, put_deadline_us)
+        now_us = self._clock.wall_us()
+        if any(now_us < job.due_us < now_us + SOON_US for job in jobs):
+            self._hints.delayed()
+        return answers
+
+    async def settle(self, items: Sequence[Settlement]) -> list[SettleAnswer]:
+        answers = await self._agent.settle(items)
+        self._hints.recorded()
+        if any(0 < item.after_us < SOON_US for item in items):
+            self._hints.delayed()
+        return answers
+
+    async def revoke(self, items: Sequence[Revoke]) -> list[Revocation]:
+        revocations = await self._agent.revoke(items)
+        self._hints.recorded()
+        return revocations
+
+
+def hinting(agent: AgentTransport, hints: Hints, clock: Clock) -> AgentTransport:
+    """The same transport, giving hints."""
+    return cast("AgentTransport", HintingAgent(agent, hints, clock))
