@@ -1,0 +1,6 @@
+"""The SQLite layer: one writer per process and file, shared by every agent, master and lease keeper in it."""
+
+from jobmaster.sqlite.database import Database, open_database
+from jobmaster.sqlite.location import path_of
+
+__all__ = ["Database", "open_database", "path_of"]
