@@ -1,0 +1,83 @@
+"""Pydantic's errors as sentences that name the setting, the value, what was expected and what to do."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from jobmaster.model.errors import quoted
+
+SECRET = frozenset({"url", "options"})
+
+
+def faults_of(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
+    """One sentence per fault, in the order of the settings. Nothing of a URL or a store's options is shown."""
+    from jobmaster.settings.models import ClusterSettings
+
+    faults = []
+    for entry in error.errors(include_url=False, include_context=True):
+        where = tuple(part for part in entry["loc"] if part != "[key]")
+        path = path_of(where)
+        if entry["type"] == "extra_forbidden":
+            faults.append(_unknown(where, path, ClusterSettings))
+        elif entry["type"] == "missing":
+            faults.append(f"{path}: not given; it is required")
+        elif entry["type"] == "value_error":
+            message = str(entry["ctx"]["error"])
+            faults += [_at(path, _shown(tree, where, message), line) for line in message.splitlines()]
+        else:
+            faults.append(f"{path}{_shown(tree, where, '')}: {_lower(entry['msg'])}")
+    return faults
+
+
+def path_of(where: Sequence[int | str]) -> str:
+    """`workers[0].slots`, as the messages name a setting."""
+    path = ""
+    for part in where:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path or "the configuration"
+
+
+def _at(path: str, value: str, message: str) -> str:
+    # A check across sections names its settings itself.
+    return message if path == "the configuration" else f"{path}{value}: {message}"
+
+
+def _shown(tree: Mapping[str, Any], where: Sequence[int | str], message: str) -> str:
+    """`=value`, unless it is secret, a whole section, or in the message already."""
+    found: Any = tree
+    for part in where:
+        try:
+            found = found[part]
+        except (KeyError, IndexError, TypeError):
+            return ""
+    if SECRET & set(where) or isinstance(found, (Mapping, list, tuple, SecretStr)) or quoted(found) in message:
+        return ""
+    return f"={quoted(found)}"
+
+
+def _unknown(where: Sequence[int | str], path: str, model: type[BaseModel]) -> str:
+    known = _fields_at(model, where[:-1])
+    near = difflib.get_close_matches(str(where[-1])[:80], known, n=1, cutoff=0.5)
+    hint = f"did you mean {quoted(near[0])}?" if near else f"known here: {', '.join(sorted(known))}"
+    return f"{path if len(path) < 200 else quoted(path)}: no such setting; {hint}"
+
+
+def _fields_at(model: type[BaseModel], where: Sequence[int | str]) -> list[str]:
+    from jobmaster.settings.models import AgentSettings, WorkerSettings
+
+    if where[:1] == ("agents",):
+        return [name for name in AgentSettings.model_fields if name != "name"]
+    if where[:1] == ("workers",):
+        return list(WorkerSettings.model_fields)
+    for part in where:
+        annotation = model.model_fields[str(part)].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        model = annotation
+    return list(model.model_fields)
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,254 @@
+"""The settings themselves: frozen models whose field names are the TOML keys. Durations are seconds, sizes bytes.
+
+Their `repr` never shows a URL or an option of a store, as both may carry a password.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from jobmaster.model.errors import OptionInvalid
+from jobmaster.model.policy import Policy
+from jobmaster.model.retry import Backoff, Jitter, Retry
+from jobmaster.settings import checks
+from jobmaster.settings.frozen import FrozenTable
+from jobmaster.settings.units import Count, Duration, PositiveDuration, Size
+
+ENVIRONMENT_PREFIX = "JOBMASTER_"
+SEPARATOR = "__"
+"""Between the parts of a variable's name, as parts may hold a single underscore."""
+MICROSECONDS = 1_000_000
+DEFAULT_NAME = "jobmaster"
+DEFAULT_MASTER_URL = "sqlite:///jobmaster.db"
+STANDALONE_AGENT = "standalone"
+
+
+class Section(BaseModel):
+    """What all settings models share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+
+Options = Annotated[Mapping[str, Any], AfterValidator(FrozenTable)]
+
+
+class StoreSettings(Section):
+    """One store: the master's, or an agent's."""
+
+    url: Annotated[SecretStr, AfterValidator(checks.store_url)] = Field(
+        description="Where the store is; the scheme chooses what talks to it."
+    )
+    options: Options = Field(default={}, repr=False, description="Options of that store, passed on as they are.")
+
+    @property
+    def scheme(self) -> str:
+        """Lower case, without a driver: `postgresql+asyncpg://…` is `postgresql`."""
+        return checks.scheme_of(self.url.get_secret_value())
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may stand in a log: without password, user and query."""
+        return checks.redacted(self.url.get_secret_value())
+
+
+class AgentSettings(StoreSettings):
+    """A named transport connection that holds jobs in flight."""
+
+    name: Annotated[str, AfterValidator(checks.agent_name)] = Field(description="Unique, and never to be changed.")
+
+
+class WorkerMode(StrEnum):
+    """What a process with this worker takes part in. Duties of its agent run in every mode."""
+
+    FULL = "full"
+    """Runs jobs, and the cluster's duties."""
+    EXECUTION = "execution"
+    """Runs jobs only."""
+
+
+class WorkerSettings(Section):
+    """A running executor, attached to one agent."""
+
+    name: Annotated[str, AfterValidator(checks.worker_name)] | None = Field(
+        default=None, description="Shown in lists and part of the worker's id; the host's name unless given."
+    )
+    agent: str = Field(default="", description="The agent it is attached to; with one agent, that one.")
+    slots: Annotated[Count, Field(ge=1, le=10_000)] = Field(default=10, description="Jobs it runs at a time.")
+    lanes: Annotated[
+        Mapping[Annotated[str, AfterValidator(checks.lane_name)], Annotated[Count, Field(ge=1)] | None],
+        BeforeValidator(checks.lanes_of),
+        AfterValidator(FrozenTable),
+    ] = Field(
+        default={"default": None},
+        description='The lanes it serves: a list, or a table of own slots (`"shared"`: none).',
+    )
+    prefetch: Annotated[Count, Field(ge=0, le=10_000)] | None = Field(
+        default=None, description="Jobs it claims beyond its slots; as its handlers' speed suggests unless given."
+    )
+    mode: WorkerMode = Field(
+        default=WorkerMode.FULL, description="`full`, or `execution`: without the cluster's duties."
+    )
+
+    @model_validator(mode="after")
+    def _serves_a_lane(self) -> Self:
+        checks.raise_if([] if self.lanes else ['lanes: expected at least one lane, such as "default"'])
+        return self
+
+
+class Timings(Section):
+    """Intervals and time limits of the machinery."""
+
+    lease_ttl: PositiveDuration = Field(default=15.0, description="How long a lease lasts without being extended.")
+    lease_beat: PositiveDuration = Field(default=5.0, description="How often leases are extended.")
+    lease_margin: PositiveDuration = Field(
+        default=2.5, description="How long before its end a lease is no longer trusted."
+    )
+    worker_heartbeat: PositiveDuration = Field(default=3.0, description="How often a worker says that it lives.")
+    worker_dead_after: PositiveDuration = Field(
+        default=15.0, description="Silence after which a worker counts as dead."
+    )
+    poll: PositiveDuration = Field(default=1.0, description="How often an idle worker looks for jobs, ± 25 %.")
+    shutdown: Duration = Field(default=30.0, description="How long running jobs may go on after a stop was asked for.")
+    transient_threshold: PositiveDuration = Field(
+        default=600.0, description="Jobs due later than this are held on the master until then."
+    )
+    audit_lag: PositiveDuration = Field(
+        default=2.0, description="Age at which a job in flight is copied to the master."
+    )
+    plan_ahead: PositiveDuration = Field(default=60.0, description="How early ticks of schedules may be planned.")
+    retention_days: Annotated[float, Field(gt=0, le=36_525)] | None = Field(
+        default=30.0, description='How long ended jobs are kept; `"forever"` for no end.'
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _forever(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("retention_days") == "forever":
+            return {**values, "retention_days": None}
+        return values
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        checks.raise_if(checks.timing_faults(self))
+        return self
+
+
+class Limits(Section):
+    """Sizes beyond which a payload is refused, and a text cut visibly."""
+
+    data_bytes: Size = Field(default=128 << 10, le=64 << 20, description="A job's data; more is refused at enqueue.")
+    result_bytes: Size = Field(default=64 << 10, le=64 << 20, description="A result; more fails the job.")
+    error_bytes: Size = Field(
+        default=64 << 10, le=64 << 20, description="Message and traceback of an error; the rest is cut."
+    )
+
+
+class RetrySettings(Section):
+    """How failed attempts are repeated, where neither call nor handler says."""
+
+    kind: Backoff = Field(
+        default=Backoff.EXPONENTIAL, description="How delays grow: `fixed`, `linear` or `exponential`."
+    )
+    base: Duration = Field(default=5.0, description="The first delay.")
+    factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
+        default=2.0, description="Growth, if exponential."
+    )
+    cap: Duration = Field(default=3_600.0, description="The longest delay.")
+    jitter: Jitter = Field(default=Jitter.FULL, description="`full`: a delay is drawn from 0 to its value; or `none`.")
+    max_attempts: Annotated[Count, Field(ge=1)] = Field(default=4, description="Attempts, the first one included.")
+    on: tuple[str, ...] = Field(
+        default=(), description="Retry only these exception types, by qualified name; empty: all."
+    )
+    never_on: tuple[str, ...] = Field(default=(), description="Fail at once on these; stronger than `on`.")
+
+    @model_validator(mode="after")
+    def _is_a_retry(self) -> Self:
+        try:
+            self.retry()
+        except OptionInvalid as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def retry(self) -> Retry:
+        """The same as a policy's value."""
+        return Retry(
+            kind=self.kind,
+            base_us=round(self.base * MICROSECONDS),
+            factor=self.factor,
+            cap_us=round(self.cap * MICROSECONDS),
+            jitter=self.jitter,
+            max_attempts=self.max_attempts,
+            on=self.on,
+            never_on=self.never_on,
+        )
+
+
+class Defaults(Section):
+    """What holds for jobs and workers that do not say otherwise."""
+
+    timeout: PositiveDuration = Field(default=300.0, description="How long one run may take.")
+    grace: Duration = Field(default=5.0, description="How long a run may take to end once it was cancelled.")
+    retry: Annotated[RetrySettings, BeforeValidator(checks.retry_of)] = Field(
+        default=RetrySettings(), description="How failed attempts are repeated."
+    )
+    max_crashes: Annotated[Count, Field(ge=1, le=1_000)] = Field(
+        default=3, description="Crashes before a job is given up."
+    )
+    max_snoozes: Annotated[Count, Field(ge=0, le=1_000_000)] = Field(default=1_000, description="Snoozes before that.")
+    max_interrupts: Annotated[Count, Field(ge=0, le=1_000_000)] = Field(
+        default=100, description="Interruptions before that."
+    )
+    slots: Annotated[Count, Field(ge=1, le=10_000)] = Field(
+        default=10, description="Slots of a worker that names none."
+    )
+    prefetch: Annotated[Count, Field(ge=0, le=10_000)] | None = Field(
+        default=None, description="Prefetch of such a worker."
+    )
+
+    def policy(self) -> Policy:
+        """The policy of a job for which neither its handler nor its caller chose anything."""
+        return Policy(
+            timeout_us=round(self.timeout * MICROSECONDS),
+            grace_us=round(self.grace * MICROSECONDS),
+            retry=self.retry.retry(),
+            max_crashes=self.max_crashes,
+            max_snoozes=self.max_snoozes,
+            max_interrupts=self.max_interrupts,
+        )
+
+
+class LogSettings(Section):
+    """What the process writes about itself."""
+
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="`auto`: console on a terminal, else JSON."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least level written.")
+
+
+class ClusterSettings(Section):
+    """One cluster, complete and checked."""
+
+    name: Annotated[str, AfterValidator(checks.cluster_name)] = Field(
+        default=DEFAULT_NAME, description="The cluster; stores shared by several keep them apart by it."
+    )
+    timezone: Annotated[str, AfterValidator(checks.time_zone)] = Field(
+        default="UTC", description="IANA time zone of schedules that name none."
+    )
+    master: StoreSettings = Field(default=StoreSettings(url=SecretStr(DEFAULT_MASTER_URL)), description="The master.")
+    agents: Annotated[Mapping[str, AgentSettings], AfterValidator(FrozenTable)] = Field(
+        default={}, description="The agents by name."
+    )
+    workers: tuple[WorkerSettings, ...] = Field(default=(), description="The workers of this process.")
+    timings: Timings = Timings()
+    limits: Limits = Limits()
+    defaults: Defaults = Defaults()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        workers = [(worker.agent, worker.name) for worker in self.workers]
+        checks.raise_if(checks.cluster_faults(self.agents, workers))
+        return self

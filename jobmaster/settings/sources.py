@@ -1,0 +1,162 @@
+"""Where settings come from, and how the sources become one: builder over environment over TOML over defaults.
+
+Every source is read into the same nested mapping before anything is checked, so that one pass reports every fault.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from jobmaster.model.errors import ConfigurationError, quoted
+from jobmaster.settings.checks import LOCAL_SCHEMES, cluster_faults, scheme_of
+from jobmaster.settings.faults import faults_of
+from jobmaster.settings.models import DEFAULT_MASTER_URL, STANDALONE_AGENT, ClusterSettings
+
+CONFIG_VARIABLE = "JOBMASTER_CONFIG"
+Tree = dict[str, Any]
+
+
+def load_settings(
+    given: Mapping[str, Any] | None = None,
+    *,
+    toml: str | os.PathLike[str] | None = None,
+    environment: bool = True,
+) -> ClusterSettings:
+    """The settings from what was `given` in code, the environment, and the TOML file (`toml`, else the one that
+    `JOBMASTER_CONFIG` names). Raises `ConfigurationError` with every fault of all of them."""
+    settings, faults = gather_settings(given or {}, toml=toml, environment=environment)
+    if settings is None or faults:
+        raise ConfigurationError(faults)
+    return settings
+
+
+def gather_settings(
+    given: Mapping[str, Any], *, toml: str | os.PathLike[str] | None, environment: bool
+) -> tuple[ClusterSettings | None, list[str]]:
+    """Like `load_settings`, with the faults as a value for those who find more of them. No settings: there are some."""
+    faults: list[str] = []
+    path = toml or (os.environ.get(CONFIG_VARIABLE) if environment else None)
+    tree: Tree = read_toml(Path(path), faults) if path else {}
+    if environment:
+        # Only here, as it takes as long to import as everything else together.
+        from jobmaster.settings.environment import read_environment
+
+        agents = {**_table(tree.get("agents")), **_table(given.get("agents"))}
+        tree = merge(tree, read_environment(agents, faults))
+    tree = complete(merge(tree, given), faults)
+    try:
+        settings = ClusterSettings.model_validate(tree)
+    except ValidationError as error:
+        return None, faults + faults_of(error, tree) + _unreached(tree, error)
+    return settings, faults
+
+
+def read_toml(path: Path, faults: list[str]) -> Tree:
+    """The file's content; what is wrong with it is added to `faults`."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        faults.append(f"{path}: no such file; write it with `jobmaster init`, or correct the path or {CONFIG_VARIABLE}")
+    except OSError as error:
+        faults.append(f"{path}: cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        faults.append(f"{path}: not UTF-8 text")
+    except tomllib.TOMLDecodeError as error:
+        faults.append(f"{path}: not valid TOML: {error}")
+    return {}
+
+
+def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Tree:
+    """`upper` over `lower`, table by table. A table of numbers, as the environment has it, stands for those elements of
+    a list, whichever of the two is on top."""
+    merged = dict(lower)
+    for key, value in upper.items():
+        under = merged.get(key)
+        if key == "options" or key == "lanes":
+            merged[key] = value
+        elif isinstance(value, Mapping) and isinstance(under, Mapping):
+            merged[key] = merge(under, value)
+        elif isinstance(value, Mapping) and isinstance(under, (list, tuple)) and _all_digits(value):
+            merged[key] = merge_list(under, value)
+        elif isinstance(value, (list, tuple)) and isinstance(under, Mapping) and _all_digits(under):
+            merged[key] = [merge(_table(under.get(str(number))), one) for number, one in enumerate(value)]
+        else:
+            merged[key] = value
+    return merged
+
+
+def merge_list(lower: list[Any] | tuple[Any, ...], upper: Mapping[str, Any]) -> list[Any]:
+    """The list with the numbered elements changed; a number beyond its end adds one."""
+    elements = list(lower)
+    for number, value in sorted(upper.items(), key=lambda item: int(item[0])):
+        position = int(number)
+        if position < len(elements):
+            under = elements[position]
+            elements[position] = merge(under, value) if isinstance(under, Mapping) else value
+        else:
+            elements.append(value)
+    return elements
+
+
+def complete(tree: Tree, faults: list[str]) -> Tree:
+    """What follows from what was said: the standalone agent and worker, each worker's agent, slots and prefetch."""
+    tree = dict(tree)
+    agents, workers = tree.get("agents") or {}, tree.get("workers") or []
+    if isinstance(workers, Mapping) and _all_digits(workers):
+        workers = merge_list([], workers)
+    if isinstance(agents, Mapping) and isinstance(workers, (list, tuple)):
+        if not agents and not workers:
+            workers = [{}]
+        master = _table(tree.get("master"))
+        if not agents:
+            agents = {STANDALONE_AGENT: {**master, "url": master.get("url", DEFAULT_MASTER_URL)}}
+        elif "url" not in master:
+            faults.extend(_master_needed(agents))
+        tree["agents"] = {
+            name: {**agent, "name": name} if isinstance(agent, Mapping) else agent for name, agent in agents.items()
+        }
+        defaults = {key: value for key, value in _table(tree.get("defaults")).items() if key in {"slots", "prefetch"}}
+        if len(agents) == 1:
+            defaults["agent"] = next(iter(agents))
+        tree["workers"] = [{**defaults, **worker} if isinstance(worker, Mapping) else worker for worker in workers]
+    return tree
+
+
+def _unreached(tree: Tree, error: ValidationError) -> list[str]:
+    """Faults between agents and workers: pydantic looks for them only once it has found no others."""
+    agents, workers = tree.get("agents"), tree.get("workers")
+    if not isinstance(agents, Mapping) or not isinstance(workers, (list, tuple)):
+        return []
+    if any(not entry["loc"] for entry in error.errors(include_input=False, include_url=False)):
+        return []
+    named = [(worker.get("agent"), worker.get("name")) for worker in workers if isinstance(worker, Mapping)]
+    texts = [
+        (agent if isinstance(agent, str) else "", name if isinstance(name, str) else None) for agent, name in named
+    ]
+    return cluster_faults(agents, texts)
+
+
+def _master_needed(agents: Mapping[str, Any]) -> list[str]:
+    """A local file cannot be the master of agents that several machines share."""
+    for name, agent in agents.items():
+        url = _table(agent).get("url")
+        scheme = scheme_of(url.get_secret_value() if isinstance(url, SecretStr) else str(url or ""))
+        if scheme and scheme not in LOCAL_SCHEMES:
+            fault = (
+                f"master.url: not given, but agent {quoted(name)} is a {scheme} server, which machines may share; "
+                f"say which database is the master: .use_master(url), [master] url = … or JOBMASTER_MASTER__URL"
+            )
+            return [fault]
+    return []
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _all_digits(value: Mapping[str, Any]) -> bool:
+    return bool(value) and all(key.isdecimal() and key.isascii() for key in value)
