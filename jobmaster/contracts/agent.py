@@ -110,8 +110,8 @@ class AgentTransport(Protocol):
         knows to be dead. With `expired` false only those of dead workers, whatever the time: what a reaper may do
         while it must not trust the store's clock. The job becomes `queued` and `suspect`; a run `lapsed` is recorded
         if its start was. A job that was suspect already when its start was recorded counts a crash; at the policy's
-        `max_crashes` it ends `failed(crashed)`, as an
-        `at_most_once` job with a recorded start does at once. Conditions are re-checked inside the write."""
+        `max_crashes` it ends `failed(crashed)`, as an `at_most_once` job with a recorded start does at once.
+        Conditions are re-checked inside the write."""
         ...
 
     async def promote(self, limit: int) -> PromoteReport:

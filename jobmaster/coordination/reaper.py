@@ -11,7 +11,6 @@ from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.clock import Clock
 from jobmaster.coordination.clock_guard import ClockGuard
 from jobmaster.model.errors import StoreError
-from jobmaster.telemetry.probes import probe
 
 BATCH = 200
 POLL_SECONDS = 1.0
@@ -51,7 +50,6 @@ class Reaper:
             self._trust_at = self._clock.mono() + self._wait_seconds
             raise
         if report.requeued or report.crashed:
-            probe("lease_lapsed", report.requeued + len(report.crashed))
             _log.warning(
                 "reaper.lapsed", agent=self._agent.name, requeued=report.requeued, crashed=list(report.crashed)
             )

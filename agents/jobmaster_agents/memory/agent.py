@@ -128,10 +128,10 @@ class MemoryAgent:
         with store.lock:
             return leasing.release(store, items)
 
-    async def reap(self, limit: int, dead: frozenset[str] = frozenset()) -> ReapReport:
+    async def reap(self, limit: int, dead: frozenset[str] = frozenset(), expired: bool = True) -> ReapReport:
         store = await self._enter()
         with store.lock:
-            return leasing.reap(store, limit, dead)
+            return leasing.reap(store, limit, dead, expired)
 
     async def promote(self, limit: int) -> PromoteReport:
         store = await self._enter()

@@ -69,11 +69,11 @@ def _release(store: Store, item: Release, now_us: int) -> SettleAnswer:
     return SettleAnswer.ACCEPTED
 
 
-def reap(store: Store, limit: int, dead: frozenset[str]) -> ReapReport:
+def reap(store: Store, limit: int, dead: frozenset[str], expired: bool) -> ReapReport:
     now_us, shelf = store.now_us(), store.shelf
     crashed: list[str] = []
     ended = 0
-    while ended < limit and (first := shelf.leases.first()) is not None and first[0] <= now_us:
+    while expired and ended < limit and (first := shelf.leases.first()) is not None and first[0] <= now_us:
         _lapse(store, shelf.rows[first[1]], crashed, now_us)
         ended += 1
     for worker in sorted(dead & shelf.held_by.keys()):

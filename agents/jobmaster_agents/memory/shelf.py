@@ -106,7 +106,8 @@ class Shelf:
         while heads:
             _, job_id, handler = heads[0]
             yield self.rows[job_id]
-            following = lines[handler].first()
+            # An emptied line is gone.
+            following = lines[handler].first() if handler in lines else None
             if following is None:
                 heappop(heads)
             else:
