@@ -1,11 +1,13 @@
 """Policy and labels: what a job carries beside its data. Both travel as compact JSON that omits defaults."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from jobmaster.model.retry import Retry
+
+_Value = TypeVar("_Value", bound=Struct)
 
 SECOND = 1_000_000
 """Microseconds; every time and duration inside the system is an integer of them."""
@@ -25,7 +27,7 @@ class Policy(Struct, frozen=True, omit_defaults=True):
 
     def encode(self) -> bytes:
         """Compact JSON; `{}` for the defaults."""
-        return _encoder.encode(self)
+        return _encoder.encode(_lean(Policy, self, retry=_lean(Retry, self.retry)))
 
 
 class Labels(Struct, frozen=True, omit_defaults=True):
@@ -38,6 +40,14 @@ class Labels(Struct, frozen=True, omit_defaults=True):
     def encode(self) -> bytes | None:
         """Compact JSON; `None` where there is nothing to say."""
         return _encoder.encode(self) if self.title or self.tags or self.metadata else None
+
+
+def _lean(kind: type[_Value], value: _Value, **changes: Any) -> _Value:
+    """The same value made again from what differs from the defaults. msgspec leaves out what *is* the default, not what
+    equals it, and a policy is stored with every job."""
+    default = kind()
+    fields = {name: getattr(value, name) for name in kind.__struct_fields__} | changes
+    return kind(**{name: given for name, given in fields.items() if given != getattr(default, name)})
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
