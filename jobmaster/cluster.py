@@ -1,0 +1,76 @@
+"""`Cluster`: a configuration that was checked as a whole. It holds no connection; what runs it is made from it."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from jobmaster.contracts.clock import Clock
+from jobmaster.listeners import Callback, EventKind, Listeners
+from jobmaster.registry import Registry
+from jobmaster.settings.frozen import FrozenTable
+from jobmaster.settings.models import ClusterSettings
+
+if TYPE_CHECKING:
+    from jobmaster.runtime import Runtime
+    from jobmaster.scheduler import Scheduler
+
+
+class Cluster:
+    """What `ClusterBuilder.build()` gives: frozen, and to be run any number of times, in any number of processes."""
+
+    __slots__ = ("_callbacks", "_registry", "_settings")
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        registry: Registry,
+        callbacks: Mapping[EventKind, tuple[Callback, ...]] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._callbacks = FrozenTable({str(kind): tuple(found) for kind, found in (callbacks or {}).items()})
+
+    @property
+    def name(self) -> str:
+        return self._settings.name
+
+    @property
+    def settings(self) -> ClusterSettings:
+        return self._settings
+
+    @property
+    def registry(self) -> Registry:
+        return self._registry
+
+    def listeners(self) -> Listeners:
+        """The listeners of one runtime: fresh ones, as they belong to the loop they are started on."""
+        return Listeners({EventKind(kind): found for kind, found in self._callbacks.items()})
+
+    @asynccontextmanager
+    async def run(self, *, clock: Clock | None = None) -> AsyncIterator["Runtime"]:
+        """Open the stores, start the duties and the workers; stop them gracefully at the end of the block."""
+        runtime = await self.start(clock=clock)
+        try:
+            yield runtime
+        finally:
+            await runtime.stop()
+
+    async def start(self, *, clock: Clock | None = None) -> "Runtime":
+        """Like `run`, for programs that have no block to put it in: `await runtime.stop()` ends it."""
+        from jobmaster.runtime import Runtime
+
+        return await Runtime.start(self, clock=clock)
+
+    @asynccontextmanager
+    async def connect(self, *, clock: Clock | None = None) -> AsyncIterator["Scheduler"]:
+        """A scheduler without a worker and without a duty, for programs that only enqueue and ask."""
+        from jobmaster.runtime import Runtime
+
+        runtime = await Runtime.connect(self, clock=clock)
+        try:
+            yield runtime.scheduler
+        finally:
+            await runtime.stop()
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.name!r}, agents={list(self._settings.agents)}, handlers={sorted(self._registry.names)})"
