@@ -1,18 +1,22 @@
 """One claimed job in this process: what the keeper, the slots and the handler's context share about it.
 
-Written from the event loop that runs the handlers and read from the lease keeper's thread. Each field has one writer,
-and what belongs together is one value (`progress` is a pair), so no lock is needed: a reader sees the old or the new.
+Written from the event loop that runs the handlers and read from the lease keeper's thread too. Each field has one
+writer, and what belongs together is one value (`progress` is a pair), so no lock is needed: a reader sees the old or
+the new.
 """
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from jobmaster.model.job import Job
+from jobmaster.model.policy import Policy
 
 if TYPE_CHECKING:
     from asyncio import Task
 
     from jobmaster.worker.joblog import JobLog
+
+NEVER = float("inf")
 
 
 class Ending(StrEnum):
@@ -29,6 +33,10 @@ class Ending(StrEnum):
     """The worker is being stopped."""
 
 
+FENCED = frozenset({Ending.CANCELLED, Ending.LOST})
+"""The store will take nothing from this run any more."""
+
+
 class Holder(Protocol):
     """Who holds leases: the lease keeper, or a stand-in where a handler is tried without a worker."""
 
@@ -43,21 +51,33 @@ class Holder(Protocol):
         ...
 
 
+class Slots(Protocol):
+    """Where a run gets its slot from."""
+
+    def freed(self, lease: "Lease", seconds: float) -> None:
+        """The slot is free again after a run of `seconds`."""
+        ...
+
+
 class Lease:
     """One claim, from the answer that granted it until the one that ended it."""
 
     __slots__ = (
         "claimed_at",
+        "done",
         "ending",
-        "hold_until",
+        "hard_at",
         "holder",
         "id",
+        "in_grace",
         "job",
         "log",
+        "policy",
         "progress",
         "progress_at",
         "progress_sent",
-        "start_recorded",
+        "slots",
+        "started_at",
         "started_us",
         "stop_at",
         "task",
@@ -71,29 +91,33 @@ class Lease:
         self.token = job.token
         self.holder = holder
         self.claimed_at = claimed_at
-        self.hold_until = 0.0
-        """Until when it may wait here for a slot."""
         self.trust_until = trust_until
         """Monotonic: until then no one else can have been granted this job."""
+        self.policy: Policy | None = None
+        """Decoded when the run begins."""
+        self.task: Task[None] | None = None
+        self.slots: Slots | None = None
+        """Where its slot goes back to, while it has one."""
+        self.started_at = claimed_at
+        """Monotonic: when it got its slot, then when its handler was called."""
         self.started_us: int | None = None
-        self.start_recorded = False
+        """Wall time of that call; None: there was none."""
+        self.stop_at = NEVER
+        """Monotonic: the end of the run's timeout; once that has passed, of its grace."""
+        self.in_grace = False
+        self.hard_at = NEVER
+        """Monotonic: timeout plus grace, for who watches a loop that answers no more."""
         self.ending: Ending | None = None
+        self.done = False
+        """The slot is free again: whatever the handler still does is nobody's business any more."""
         self.progress: tuple[int, str | None] | None = None
         self.progress_sent: tuple[int, str | None] | None = None
-        self.progress_at = float("-inf")
-        """When progress was last sent."""
-        self.task: Task[None] | None = None
-        self.stop_at = float("inf")
-        """The run's next deadline: its timeout, then the end of its grace."""
+        self.progress_at = -NEVER
+        """Monotonic: when progress was last sent."""
         self.log: JobLog | None = None
 
     @property
     def valid(self) -> bool:
         """Whether this run still holds the exclusive right to the job, as far as this process can know."""
         ending = self.ending
-        return (
-            ending is not Ending.LOST
-            and ending is not Ending.CANCELLED
-            and ending is not Ending.DISTRUSTED
-            and self.holder.mono() < self.trust_until
-        )
+        return ending not in FENCED and ending is not Ending.DISTRUSTED and self.holder.mono() < self.trust_until
