@@ -1,0 +1,189 @@
+"""From what the caller said to the job that will be written.
+
+Options that many jobs share (lane, priority, agent, timeout, retry, durability) are checked once and kept as a plan
+with a template of the job, so that one more job of a bulk costs little more than encoding its data.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from jobmaster.client.definitions import Recipe
+from jobmaster.client.identity import job_id_of
+from jobmaster.client.times import duration_us, to_us
+from jobmaster.enqueue import Options, ScheduleOptions, check_known
+from jobmaster.model import portable
+from jobmaster.model.errors import DataInvalid, OptionInvalid, Problem
+from jobmaster.model.ids import new_id
+from jobmaster.model.job import Job
+from jobmaster.model.names import check_name, check_tags, check_title
+from jobmaster.model.policy import Labels, Policy
+from jobmaster.model.priority import Priority
+from jobmaster.model.retry import Retry
+from jobmaster.settings import ClusterSettings
+
+PRIORITIES = {priority.name.lower(): priority for priority in Priority}
+MOST_PLANS = 1_000
+"""Plans kept; a caller who makes up a new timeout for every job must not grow this for ever."""
+
+
+class Route(Struct, frozen=True):
+    """Where a job may go."""
+
+    candidates: tuple[str, ...]
+    """The agents to draw from; one means that the job is bound to it."""
+    through_master: bool
+
+
+class Plan(Struct, frozen=True):
+    """Everything about a job that is not its own: the template is a job without id, data and times."""
+
+    template: Job
+    route: Route
+    recipe: Recipe
+
+
+class Drafting:
+    """Checks options and builds jobs. Knows the cluster's agents and which of them serve a lane; does no I/O."""
+
+    def __init__(self, settings: ClusterSettings, agents: Sequence[str]) -> None:
+        self._limit = settings.limits.data_bytes
+        self._agents = tuple(agents)
+        self._serving: dict[str, tuple[str, ...]] = {}
+        for worker in settings.workers:
+            for lane in worker.lanes:
+                there = self._serving.get(lane, ())
+                if worker.agent in self._agents and worker.agent not in there:
+                    self._serving[lane] = (*there, worker.agent)
+        self._plans: dict[tuple[object, ...], Plan] = {}
+
+    def plan(self, recipe: Recipe, options: Options | ScheduleOptions) -> Plan:
+        """Raises `OptionInvalid` or `NameInvalid` for an option that has no meaning."""
+        priority, timeout = options.get("priority"), options.get("timeout")
+        key = (
+            recipe.handler,
+            # 1, True and Priority.HIGH are equal keys, but only one of them is allowed.
+            type(priority),
+            priority,
+            type(timeout),
+            timeout,
+            options.get("lane"),
+            options.get("agent"),
+            options.get("retry"),
+            options.get("durability"),
+        )
+        try:
+            plan = self._plans.get(key)
+        except TypeError:
+            # An unhashable value is none that an option can have: making the plan says which.
+            return self._make(recipe, options)
+        if plan is None or plan.recipe is not recipe:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = self._make(recipe, options)
+        return plan
+
+    def _make(self, recipe: Recipe, options: Options | ScheduleOptions) -> Plan:
+        lane = recipe.lane if options.get("lane") is None else check_name("lane", options["lane"])
+        durability = options.get("durability")
+        if durability not in (None, "agent", "master"):
+            raise OptionInvalid("durability", durability, "'agent' (the default) or 'master'")
+        candidates = self._candidates(recipe.agent if options.get("agent") is None else options["agent"], lane)
+        template = Job(
+            id="",
+            handler=recipe.handler,
+            lane=lane,
+            priority=recipe.priority if options.get("priority") is None else _priority(options["priority"]),
+            agent=candidates[0] if len(candidates) == 1 else None,
+            created_us=0,
+            original_due_us=0,
+            due_us=0,
+            policy=_policy(recipe.policy, options).encode(),
+            labels=Labels(title=recipe.title).encode(),
+        )
+        return Plan(template=template, route=Route(candidates, durability == "master"), recipe=recipe)
+
+    def _candidates(self, agent: str | None, lane: str) -> tuple[str, ...]:
+        if agent is None:
+            return self._serving.get(lane) or self._agents
+        check_name("agent", agent)
+        if agent not in self._agents:
+            raise OptionInvalid("agent", agent, f"an agent of this cluster: {', '.join(self._agents) or '(none)'}")
+        return (agent,)
+
+    def job(self, plan: Plan, data: Any, due_us: int, now_us: int, options: Options) -> Job:
+        """One job, `queued`, in its first epoch. Raises `DataInvalid` for its data or metadata, else as `plan`."""
+        raw = plan.recipe.encode(data, limit=self._limit)
+        if not options:
+            return replace(
+                plan.template, id=new_id(), data=raw, created_us=now_us, original_due_us=due_us, due_us=due_us
+            )
+        check_known(options)
+        expires_us = None
+        if options.get("expires_at") is not None:
+            expires_us = to_us("expires_at", options["expires_at"])
+            if expires_us <= due_us:
+                raise OptionInvalid("expires_at", options["expires_at"], "an instant after now and after the due time")
+        return replace(
+            plan.template,
+            id=new_id() if options.get("id") is None else self._own_id(options["id"], plan.route),
+            data=raw,
+            created_us=now_us,
+            original_due_us=due_us,
+            due_us=due_us,
+            expires_us=expires_us,
+            labels=self.labels(options, plan.recipe),
+        )
+
+    @staticmethod
+    def _own_id(value: object, route: Route) -> str:
+        own = job_id_of(value)
+        if not route.through_master and len(route.candidates) != 1:
+            # Two calls could draw two agents, and both would hold the job.
+            raise OptionInvalid(
+                "id", own, "with several agents also agent=…, a lane or handler bound to one, or durability='master'"
+            )
+        return own
+
+    def labels(self, options: ScheduleOptions, recipe: Recipe) -> bytes | None:
+        """Title, tags and metadata, checked and encoded."""
+        title, tags, metadata = options.get("title"), options.get("tags"), options.get("metadata")
+        if title is None:
+            title = recipe.title
+        if title is None and not tags and not metadata:
+            return None
+        return Labels(
+            title=None if title is None else check_title(title),
+            tags=() if not tags else check_tags(tags),
+            metadata={} if not metadata else self._metadata(metadata),
+        ).encode()
+
+    def _metadata(self, metadata: object) -> dict[str, Any]:
+        if not isinstance(metadata, Mapping):
+            raise DataInvalid([Problem("$", "expected a mapping from names to values")], "metadata")
+        raw = portable.encode(metadata, limit=self._limit, what="metadata")
+        plain: dict[str, Any] = msgspec.json.decode(raw)
+        return plain
+
+
+def _priority(value: object) -> Priority:
+    if isinstance(value, Priority):
+        return value
+    found = PRIORITIES.get(value.lower().replace("-", "_")) if isinstance(value, str) else None
+    if found is None:
+        raise OptionInvalid("priority", value, f"a Priority or one of {', '.join(PRIORITIES)}")
+    return found
+
+
+def _policy(policy: Policy, options: ScheduleOptions) -> Policy:
+    if options.get("timeout") is not None:
+        policy = replace(policy, timeout_us=duration_us("timeout", options["timeout"]))
+    retry = options.get("retry")
+    if retry is not None:
+        if not isinstance(retry, Retry):
+            raise OptionInvalid("retry", retry, "a Retry, e.g. Retry.exponential(max_attempts=6) or Retry.never()")
+        policy = replace(policy, retry=retry)
+    return policy

@@ -1,0 +1,171 @@
+"""Cancel, reschedule, retry, delete: changing jobs that exist.
+
+Each asks where the job is, tries there, and looks again if it had moved meanwhile. All guards are in the stores; what
+is decided here is only whom to ask.
+"""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from jobmaster.agents_open import Agents
+from jobmaster.client.lookup import WITH_AGENT, Lookup
+from jobmaster.client.placing import Placing
+from jobmaster.contracts.clock import Clock
+from jobmaster.contracts.entries import HeldAnswer
+from jobmaster.contracts.master import MasterStore
+from jobmaster.contracts.values import (
+    AmendAnswer,
+    Amendment,
+    Revocation,
+    Revoke,
+    RevokeAnswer,
+    RevokeKind,
+    Signal,
+    SignalKind,
+)
+from jobmaster.model.errors import AgentUnreachable, JobConflict, JobNotFound, StoreError
+from jobmaster.model.job import Job
+from jobmaster.model.states import JobState
+from jobmaster.views import CancelOutcome, CancelResult
+
+ROUNDS = 20
+"""How often a job that keeps moving is looked for again."""
+PAUSE_SECONDS = 0.05
+
+
+class Interventions:
+    """The verbs that change one existing job."""
+
+    def __init__(
+        self,
+        master: MasterStore,
+        agents: Agents,
+        lookup: Lookup,
+        placing: Placing,
+        clock: Clock,
+        *,
+        threshold_us: int,
+        wake: Callable[[], None],
+    ) -> None:
+        self._master = master
+        self._agents = agents
+        self._lookup = lookup
+        self._placing = placing
+        self._clock = clock
+        self._threshold_us = threshold_us
+        self._wake = wake
+
+    async def cancel(self, job_id: str) -> CancelResult:
+        """Raises `JobNotFound`, and where a store that did not answer may hold it `AgentUnreachable` or
+        `MasterUnavailable`."""
+        for _ in range(ROUNDS):
+            job = await self._lookup.find(job_id)
+            if job.terminal:
+                return CancelResult(job_id, CancelOutcome.ALREADY_ENDED, job.state)
+            if job.state not in WITH_AGENT:
+                (answer,) = await self._master.cancel([job_id])
+                if answer is HeldAnswer.CHANGED:
+                    return CancelResult(job_id, CancelOutcome.CANCELLED, JobState.CANCELLED)
+            else:
+                revocation = await self._revoke(job, RevokeKind.CANCEL)
+                if revocation.answer in (RevokeAnswer.REVOKED, RevokeAnswer.ABSENT):
+                    await self._stop(job, revocation)
+                    return CancelResult(
+                        job_id, CancelOutcome.CANCELLED, JobState.CANCELLED, was_running=revocation.was_running
+                    )
+            await self._clock.sleep(PAUSE_SECONDS)
+        raise self._restless(job_id)
+
+    async def _stop(self, job: Job, revocation: Revocation) -> None:
+        """Tell the worker at once; it would notice by its next extend."""
+        if revocation.was_running and revocation.worker is not None:
+            assert job.agent is not None
+            try:
+                await self._agents[job.agent].signal([Signal(revocation.worker, SignalKind.CANCEL, job.id)])
+            except StoreError:
+                # A hint: the fence holds without it.
+                return
+
+    async def reschedule(self, job_id: str, due_us: int) -> Job:
+        """The job as it then stands. Raises `JobConflict` naming the state that does not allow it, else as cancel."""
+        for _ in range(ROUNDS):
+            job = await self._lookup.find(job_id)
+            if job.state is JobState.RUNNING:
+                raise JobConflict(job_id, "it is running, so its time has come", "cancel it, or wait for its end")
+            if job.terminal:
+                raise JobConflict(job_id, f"it has ended {job.state}", "use retry(id), or enqueue a new job")
+            if job.expires_us is not None and job.expires_us <= due_us:
+                raise JobConflict(job_id, "it would expire before that time", "choose an earlier time")
+            change = Amendment(id=job_id, version=job.version, due_us=due_us)
+            if job.state not in WITH_AGENT:
+                (answer,) = await self._master.amend([change])
+            elif job.state is JobState.QUEUED and job.agent is not None:
+                (answer,) = await self._agents[job.agent].amend([change])
+            else:
+                answer = AmendAnswer.UNKNOWN
+            if answer is AmendAnswer.CHANGED:
+                changed = replace(job, due_us=due_us, version=job.version + 1)
+                if changed.state is JobState.QUEUED and due_us - self._clock.wall_us() > self._threshold_us:
+                    await self._move(changed)
+                self._wake()
+                return changed
+            await self._clock.sleep(PAUSE_SECONDS)
+        raise self._restless(job_id)
+
+    async def _move(self, job: Job) -> None:
+        """Back to the master, at its new time. If that fails it simply waits on its agent: the time holds there, too,
+        which is why it was changed first."""
+        try:
+            await self._revoke(job, RevokeKind.MOVE)
+        except StoreError:
+            return
+
+    async def retry(self, job_id: str, *, fresh: bool) -> Job:
+        """failed | cancelled → held, due now, and handed to its agent at once. Raises as reschedule does."""
+        for _ in range(ROUNDS):
+            job = await self._lookup.find(job_id)
+            if job.state not in (JobState.FAILED, JobState.CANCELLED):
+                ended = (
+                    "it has succeeded" if job.state is JobState.SUCCEEDED else f"it has not ended, it is {job.state}"
+                )
+                raise JobConflict(job_id, ended, "only a failed or cancelled job can be retried")
+            (answer,) = await self._master.redrive([job_id], self._placing.now_us(), fresh)
+            if answer is HeldAnswer.CHANGED:
+                return await self._start(job_id, job.agent)
+            # Its end is still in its agent's outbox, and in the history in a moment.
+            await self._clock.sleep(PAUSE_SECONDS)
+        raise JobConflict(job_id, "its end is not in the history yet", "try again once the master is in step")
+
+    async def _start(self, job_id: str, agent: str | None) -> Job:
+        (job,) = await self._master.get([job_id])
+        if job is None:
+            raise JobNotFound(job_id, "it was deleted while it was retried")
+        chosen = agent if agent in self._agents else next(iter(self._agents), None)
+        if job.state is JobState.HELD and chosen is not None and await self._placing.redispatch(job, chosen):
+            return await self._lookup.find(job_id)
+        self._wake()
+        return job
+
+    async def delete(self, job_id: str) -> None:
+        """Remove an ended job and its runs from the history. Raises as reschedule does."""
+        for _ in range(ROUNDS):
+            job = await self._lookup.find(job_id)
+            if not job.terminal:
+                raise JobConflict(job_id, f"it has not ended, it is {job.state}", "cancel it first")
+            (answer,) = await self._master.delete([job_id])
+            if answer is HeldAnswer.CHANGED:
+                return
+            await self._clock.sleep(PAUSE_SECONDS)
+        raise JobConflict(job_id, "its end is not in the history yet", "try again once the master is in step")
+
+    async def _revoke(self, job: Job, kind: RevokeKind) -> Revocation:
+        assert job.agent is not None, job
+        if job.agent not in self._agents:
+            raise AgentUnreachable(job.agent, "this process has no such agent", "add it to the configuration")
+        (revocation,) = await self._agents[job.agent].revoke([Revoke(job.id, job.epoch, kind)])
+        return revocation
+
+    @staticmethod
+    def _restless(job_id: str) -> JobConflict:
+        return JobConflict(job_id, f"it changed {ROUNDS} times while being changed", "try again")

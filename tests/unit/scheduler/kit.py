@@ -1,0 +1,146 @@
+"""A scheduler on memory stores whose time is the test's, and a worker that does by hand what a test asks for."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from pydantic import SecretStr
+
+from jobmaster.agents_open import Agents
+from jobmaster.contracts.master import MasterStore
+from jobmaster.contracts.values import Settlement
+from jobmaster.handler import JobHandler
+from jobmaster.listeners import Listeners
+from jobmaster.master.memory import MemoryMaster
+from jobmaster.model.job import Job
+from jobmaster.model.outcome import RunOutcome
+from jobmaster.model.states import FailReason
+from jobmaster.registry import build_registry
+from jobmaster.scheduler import Scheduler
+from jobmaster.settings import AgentSettings, ClusterSettings, StoreSettings, WorkerSettings
+from jobmaster.testing.clock import ManualClock
+from jobmaster.worker.context import JobContext
+from jobmaster_agents.memory import MemoryAgent
+
+TTL_US = 15_000_000
+
+
+@dataclass
+class Welcome:
+    user_id: str
+    copies: int = 1
+
+
+class SendWelcome(JobHandler[Welcome]):
+    async def execute(self, job: JobContext[Welcome]) -> str:
+        return job.data.user_id
+
+
+class Plain(JobHandler):
+    lane = "plain"
+
+    async def execute(self, job: JobContext) -> None: ...
+
+
+class Mailer:
+    async def send(self, to: str, subject: str = "hello") -> None: ...
+
+
+class Unregistered(JobHandler[Welcome]):
+    async def execute(self, job: JobContext[Welcome]) -> None: ...
+
+
+class Kit:
+    """Everything a scheduler needs, open to the test."""
+
+    def __init__(self, agents: Sequence[str], workers: Sequence[WorkerSettings], cluster: str = "kit") -> None:
+        self.clock = ManualClock()
+        self.settings = ClusterSettings(
+            name=cluster,
+            master=StoreSettings(url=SecretStr("memory:")),
+            agents={name: AgentSettings(name=name, url=SecretStr("memory:")) for name in agents},
+            workers=tuple(workers),
+        )
+        self.registry, faults = build_registry([SendWelcome, Plain, Mailer.send], self.settings.defaults)
+        assert faults == []
+        self.master: Any = MemoryMaster(self.clock, cluster=cluster)
+        self.transports: dict[str, Any] = {
+            name: MemoryAgent(cluster=cluster, name=name, clock=self.clock) for name in agents
+        }
+        self.listeners = Listeners()
+        self.woken = 0
+        self.agents = Agents(self.transports, self.clock)
+
+    def scheduler(self, master: MasterStore | None = None) -> Scheduler:
+        return Scheduler(
+            self.settings,
+            self.registry,
+            self.master if master is None else master,
+            self.agents,
+            self.listeners,
+            self.clock,
+            Random(1),
+            wake=self._woken,
+        )
+
+    def _woken(self) -> None:
+        self.woken += 1
+
+    async def claim(self, agent: str = "a", lanes: Sequence[str] = ("default", "plain"), limit: int = 100) -> list[Job]:
+        handlers = frozenset({*self.registry.names, "elsewhere"})
+        claimed: list[Job] = await self.transports[agent].claim(
+            "worker-1", dict.fromkeys(lanes, limit), handlers, limit, TTL_US
+        )
+        return claimed
+
+    async def settle(
+        self,
+        job: Job,
+        *,
+        agent: str = "a",
+        outcome: RunOutcome = RunOutcome.SUCCEEDED,
+        reason: FailReason | None = None,
+        result: bytes | None = None,
+        error: str | None = None,
+        detail: bytes | None = None,
+    ) -> None:
+        now_us = self.clock.wall_us()
+        await self.transports[agent].settle(
+            [
+                Settlement(
+                    id=job.id,
+                    token=job.token,
+                    outcome=outcome,
+                    reason=reason,
+                    result=result,
+                    error=error,
+                    detail=detail,
+                    attempt=job.attempt,
+                    worker="worker-1",
+                    host="here",
+                    started_us=now_us,
+                    finished_us=now_us,
+                )
+            ]
+        )
+
+    async def sync(self) -> None:
+        """What the syncer does: the outboxes go to the master."""
+        for name, transport in self.transports.items():
+            records = await transport.changes(1_000)
+            await self.master.apply(name, records)
+            await transport.confirm([record.seq for record in records])
+
+
+@asynccontextmanager
+async def opened(agents: Sequence[str] = ("a",), workers: Sequence[WorkerSettings] = ()) -> AsyncIterator[Kit]:
+    kit = Kit(agents, workers)
+    await kit.master.open()
+    await kit.agents.open()
+    try:
+        yield kit
+    finally:
+        await kit.agents.close()
+        await kit.master.close()
