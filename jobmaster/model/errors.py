@@ -168,9 +168,9 @@ class DefinitionInvalid(JobMasterError):
 class IllegalMove(JobMasterError):
     """A state change outside the table of moves; nothing was changed."""
 
-    def __init__(self, job_id: str, from_state: str, to_state: str, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, job_id: str, from_state: str | None, to_state: str, allowed: Iterable[str] = ()) -> None:
         self.job_id = job_id
-        self.from_state = str(from_state)
+        self.from_state = "new" if from_state is None else str(from_state)
         self.to_state = str(to_state)
         self.allowed = tuple(str(state) for state in allowed)
         super().__init__(job_id, self.from_state, self.to_state, self.allowed)
