@@ -135,7 +135,7 @@ class MasterStore(Protocol):
         ...
 
     async def prune(self, before_us: int, limit: int) -> int:
-        """Remove up to `limit` terminal jobs that finished before that instant, runs included, and up to as many
+        """Remove up to `limit` terminal jobs that finished before that instant, runs included, and about as many
         occurrences as old, and workers silent since then; how many jobs."""
         ...
 

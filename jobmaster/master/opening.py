@@ -24,6 +24,12 @@ def open_master(url: str, *, cluster: str, clock: Clock, options: Mapping[str, A
 
         _refuse_unknown(given, (), url)
         return MemoryMaster(clock, url=url, cluster=cluster)
+    if scheme == "sqlite":
+        from jobmaster.master.sql.master import SqlMaster
+        from jobmaster.master.sql.sqlite_engine import SqliteEngine
+
+        _refuse_unknown(given, ("migrate",), url)
+        return SqlMaster(SqliteEngine(url, clock), cluster, migrate=_flag(given, "migrate", True, url))
     raise ConfigurationError(
         [f"master URL {masked(url)!r}: no master store has the scheme {scheme!r}; use one of {', '.join(SCHEMES)}"]
     )
@@ -43,3 +49,10 @@ def _refuse_unknown(options: Mapping[str, Any], known: tuple[str, ...], url: str
     ]
     if faults:
         raise ConfigurationError(faults)
+
+
+def _flag(options: Mapping[str, Any], name: str, default: bool, url: str) -> bool:
+    value = options.get(name, default)
+    if not isinstance(value, bool):
+        raise ConfigurationError([f"master URL {masked(url)!r}: option {name}={value!r}; expected true or false"])
+    return value

@@ -4,17 +4,18 @@ A store only finds rows, asks here, and writes what it is told, guarded by what 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from jobmaster.contracts.decisions import cancelled, moved
-from jobmaster.contracts.entries import AgentEntry, HeldAnswer, Placement, Schedule, ScheduleState
+from jobmaster.contracts.entries import AgentEntry, ApplyAnswer, HeldAnswer, Placement, Schedule, ScheduleState
 from jobmaster.contracts.values import AmendAnswer, Amendment, OutboxRecord, PutAnswer, Revoke, RevokeKind
 from jobmaster.model.errors import IllegalMove, OptionInvalid
-from jobmaster.model.job import Job
+from jobmaster.model.job import Job, Run
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.states import TERMINAL, FailReason, JobState, check_move
 
@@ -134,27 +135,47 @@ def check_page(cursor: str | None, limit: int) -> None:
         raise OptionInvalid("limit", limit, "at least 1")
 
 
-class Fold(Struct):
-    """All that one batch of records says about one job."""
+class Intake(Struct):
+    """What a batch of records makes of the jobs it speaks of."""
 
-    job: Job | None = None
-    """The job as its newest record has it."""
-    revoked: list[tuple[Revoke, int]] = []
-    """Revocations of an id that the agent never saw, and when."""
+    jobs: list[Job]
+    """To be written, one per job."""
+    runs: list[Run]
+    """To be inserted."""
+    answers: list[ApplyAnswer]
 
 
-def fold(records: Iterable[OutboxRecord]) -> dict[str, Fold]:
-    """Checked records by job id."""
-    folds: dict[str, Fold] = {}
+def take_in(records: Sequence[OutboxRecord], known: Mapping[str, Job], runs: AbstractSet[tuple[str, int]]) -> Intake:
+    """Fold records, each with a job or a revocation, into what is known of their jobs and of their runs, by (job,
+    token). A job takes the state of its newest record; runs are never folded. A record is applied if it told something
+    new, be it overtaken by another of the same batch."""
+    now = dict(known)
+    fresh_runs: dict[tuple[str, int], Run] = {}
+    answers = []
     for record in records:
-        job = reported(record)
+        job, run, new = reported(record), record.run, False
         if job is not None:
-            entry = folds.setdefault(job.id, Fold())
-            if newer(job, entry.job):
-                entry.job = job
+            new = newer(job, known.get(job.id))
+            if newer(job, now.get(job.id)):
+                now[job.id] = job
         elif record.revoked is not None:
-            folds.setdefault(record.revoked.id, Fold()).revoked.append((record.revoked, record.at_us))
-    return folds
+            job = revoked_unseen(now.get(record.revoked.id), record.revoked, record.at_us)
+            if job is not None:
+                new, now[job.id] = True, job
+        if run is not None and (run.job_id, run.token) not in runs and (run.job_id, run.token) not in fresh_runs:
+            new, fresh_runs[run.job_id, run.token] = True, run
+        answers.append(ApplyAnswer.APPLIED if new else ApplyAnswer.OLD)
+    changed = [job for job_id, job in now.items() if job is not known.get(job_id)]
+    return Intake(changed, [*fresh_runs.values()], answers)
+
+
+def spoken_of(records: Iterable[OutboxRecord]) -> set[str]:
+    """The ids of all jobs that the records concern."""
+    ids = set()
+    for record in records:
+        ids |= {part.id for part in (record.job, record.revoked) if part is not None}
+        ids |= {record.run.job_id} if record.run is not None else set()
+    return ids
 
 
 def reported(record: OutboxRecord) -> Job | None:

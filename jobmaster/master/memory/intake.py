@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from jobmaster.contracts.entries import ApplyAnswer, MoveReport, QuarantineEntry
 from jobmaster.contracts.values import OutboxRecord
 from jobmaster.master.memory.tables import MemoryPart, Tables
-from jobmaster.master.rules import RecordError, check_record, fold, newer, raw_record, reported, revoked_unseen
+from jobmaster.master.rules import RecordError, check_record, newer, raw_record, spoken_of, take_in
 from jobmaster.model.errors import Refused
 from jobmaster.model.job import Job
 from jobmaster.telemetry.probes import probe
@@ -63,26 +63,12 @@ class MemoryIntake(MemoryPart):
 
 
 def _apply(rows: Tables, records: Sequence[OutboxRecord]) -> list[ApplyAnswer]:
-    before = {job_id: rows.known(job_id) for job_id in fold(records)}
-    changed = set()
-    for job_id, entry in fold(records).items():
-        for revoke, at_us in entry.revoked:
-            job = revoked_unseen(rows.known(job_id), revoke, at_us)
-            if job is not None:
-                rows.write(job)
-                changed.add(job_id)
-        if entry.job is not None and newer(entry.job, rows.known(job_id)):
-            rows.write(entry.job)
-    answers = []
-    for record in records:
-        run = record.run
-        fresh_run = run is not None and run.token not in rows.runs.get(run.job_id, {})
-        if run is not None and fresh_run:
-            rows.runs.setdefault(run.job_id, {})[run.token] = run
-        job = reported(record)
-        if job is not None:
-            fresh = newer(job, before[job.id])
-        else:
-            fresh = record.revoked is not None and record.revoked.id in changed
-        answers.append(ApplyAnswer.APPLIED if fresh or fresh_run else ApplyAnswer.OLD)
-    return answers
+    ids = spoken_of(records)
+    known = {job_id: job for job_id in ids if (job := rows.known(job_id)) is not None}
+    runs = {(job_id, token) for job_id in ids for token in rows.runs.get(job_id, ())}
+    intake = take_in(records, known, runs)
+    for job in intake.jobs:
+        rows.write(job)
+    for run in intake.runs:
+        rows.runs.setdefault(run.job_id, {})[run.token] = run
+    return intake.answers

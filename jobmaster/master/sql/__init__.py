@@ -1,0 +1,1 @@
+"""The master on a SQL database: SQLite here, written for Postgres and MySQL/MariaDB alike."""

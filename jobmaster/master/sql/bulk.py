@@ -1,0 +1,95 @@
+"""Many rows in few statements.
+
+SQLAlchemy compiles `.values([...])` anew at every call, and `executemany` steps row by row, which on SQLite takes the
+interpreter lock anew for each. So the text is written here, once for each of a few sizes, with the placeholders of the
+driver in use.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Table
+from sqlalchemy.engine import Dialect
+
+SIZES = (64, 8, 1)
+"""Rows in a statement; any number of rows is cut into these."""
+
+
+class BulkInsert:
+    """INSERT into one table. A row whose key exists is left alone, or, if `guarded`, replaced by one with a greater
+    (epoch, version); or, if `replacing`, always replaced."""
+
+    def __init__(
+        self,
+        table: Table,
+        columns: Sequence[str],
+        key: Sequence[str],
+        *,
+        guarded: bool = False,
+        replacing: bool = False,
+    ) -> None:
+        self._table = table.name
+        self._columns = tuple(columns)
+        self._key = tuple(key)
+        self._guarded = guarded
+        self._replacing = replacing
+        self._texts: dict[tuple[str, str, int], str] = {}
+
+    def run(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> int:
+        """Insert them; the number of rows written as the driver counts them (MySQL: 2 for a replaced one)."""
+        written = start = 0
+        for size in SIZES:
+            text = ""
+            while len(rows) - start >= size:
+                text = text or self.text(connection.dialect, size)
+                parameters = tuple(value for row in rows[start : start + size] for value in row)
+                written += max(connection.exec_driver_sql(text, parameters).rowcount, 0)
+                start += size
+        return written
+
+    def text(self, dialect: Dialect, size: int) -> str:
+        """The statement for that many rows."""
+        key = (dialect.name, dialect.paramstyle, size)
+        if key not in self._texts:
+            marks = placeholders(dialect.paramstyle, size, len(self._columns))
+            values = f"INSERT INTO {self._table} ({', '.join(self._columns)}) VALUES {marks}"
+            self._texts[key] = f"{values} {self.conflict(dialect)}"
+        return self._texts[key]
+
+    def conflict(self, dialect: Dialect) -> str:
+        """The clause that says what happens to a key that exists."""
+        others = [column for column in self._columns if column not in self._key]
+        if dialect.name in ("mysql", "mariadb"):
+            return _on_duplicate_key(others, self._key[0], self._guarded, self._replacing)
+        target = f"ON CONFLICT ({', '.join(self._key)})"
+        if not (self._guarded or self._replacing):
+            return f"{target} DO NOTHING"
+        changes = ", ".join(f"{column} = excluded.{column}" for column in others)
+        update = f"{target} DO UPDATE SET {changes}"
+        if self._replacing:
+            return update
+        t = self._table
+        return f"{update} WHERE (excluded.epoch, excluded.version) > ({t}.epoch, {t}.version)"
+
+
+def _on_duplicate_key(others: Sequence[str], key: str, guarded: bool, replacing: bool) -> str:
+    """MySQL's clause has no WHERE, and assigns from left to right with the new values already seen: so the guard is
+    repeated per column, and version and epoch come last. `INSERT IGNORE` would hide truncation and bad values too."""
+    if replacing:
+        changes = [f"{column} = VALUES({column})" for column in others]
+    elif guarded:
+        guard = "VALUES(epoch) > epoch OR (VALUES(epoch) = epoch AND VALUES(version) > version)"
+        rest = [column for column in others if column not in ("epoch", "version")]
+        changes = [f"{column} = IF({guard}, VALUES({column}), {column})" for column in (*rest, "version", "epoch")]
+    else:
+        changes = [f"{key} = {key}"]
+    return f"ON DUPLICATE KEY UPDATE {', '.join(changes)}"
+
+
+def placeholders(paramstyle: str, rows: int, columns: int) -> str:
+    """`(?, ?), (?, ?)` in the driver's own style."""
+    if paramstyle == "numeric_dollar":
+        groups = (range(row * columns + 1, (row + 1) * columns + 1) for row in range(rows))
+        return ", ".join(f"({', '.join(f'${number}' for number in group)})" for group in groups)
+    mark = {"qmark": "?", "format": "%s"}[paramstyle]
+    return ", ".join([f"({', '.join([mark] * columns)})"] * rows)

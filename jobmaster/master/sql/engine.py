@@ -1,0 +1,54 @@
+"""The seam between the master's statements and a database: run a synchronous function in one transaction.
+
+Every verb is written once, as `fn(connection)` on SQLAlchemy Core. On SQLite it runs on the writer thread that the
+file's agent uses too; elsewhere through `AsyncConnection.run_sync`.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+
+class Engine(Protocol):
+    """One database."""
+
+    key: str | None
+    """What an agent in the same database calls it in `traits.database_key`."""
+    store: str
+    """The database as messages name it."""
+    serial: bool
+    """Whether writers take turns, so that what one has read stays true until it commits."""
+
+    async def open(self) -> None:
+        """Connect. Raises `UnsafeStore` or `MasterUnavailable`."""
+        ...
+
+    async def close(self) -> None:
+        """Never raises; a second call does nothing."""
+        ...
+
+    async def write(
+        self,
+        fn: Callable[[Connection], T],
+        *,
+        before_commit: str | None = None,
+        after_commit: str | None = None,
+    ) -> T:
+        """Run it in a transaction and commit; the two names are failpoints. `fn` may be run again if nothing of it was
+        applied. Raises `Refused`, or `Indeterminate` where the commit was not answered."""
+        ...
+
+    async def read(self, fn: Callable[[Connection], T]) -> T:
+        """Run it; nothing it writes is kept. Raises `Refused`."""
+        ...
+
+    def now_us(self, connection: Connection) -> int:
+        """Store time."""
+        ...
+
+    def facts(self) -> dict[str, str]: ...
+
+    def findings(self) -> tuple[str, ...]: ...

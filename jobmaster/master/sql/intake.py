@@ -1,0 +1,118 @@
+"""What agents report, in SQL: outbox records, copies, and the quarantine for what can't be applied."""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
+
+from jobmaster.contracts.entries import ApplyAnswer, Placement, QuarantineEntry
+from jobmaster.contracts.values import OutboxRecord
+from jobmaster.master.rules import newer, raw_record, spoken_of, take_in
+from jobmaster.master.sql.bulk import BulkInsert
+from jobmaster.master.sql.engine import Engine
+from jobmaster.master.sql.part import SqlPart
+from jobmaster.master.sql.rows import chunks
+from jobmaster.master.sql.tables import Tables
+from jobmaster.model.job import RUN_FIELDS, Job
+from jobmaster.model.states import TERMINAL, JobState
+from jobmaster.telemetry.probes import probe
+
+BAD_VALUE = (IntegrityError, DataError, InterfaceError, ProgrammingError, ValueError, TypeError, OverflowError)
+"""What a database or its driver says to a value, as opposed to a fault of its own."""
+
+ON_AGENTS = (JobState.DISPATCHING, JobState.QUEUED, JobState.RUNNING)
+"""States of which copies arrive; the others the master writes itself, looking at the history as it does."""
+
+
+class SqlIntake(SqlPart):
+    def __init__(self, engine: Engine, tables: Tables) -> None:
+        super().__init__(engine, tables)
+        self._insert_runs = BulkInsert(tables.run, RUN_FIELDS, key=("job_id", "token"))
+        self._insert_quarantine = BulkInsert(
+            tables.quarantine, ("agent", "seq", "at_us", "error", "raw"), key=("agent", "seq"), replacing=True
+        )
+
+    async def apply(self, agent: str, records: Sequence[OutboxRecord]) -> list[ApplyAnswer]:
+        if not records:
+            return []
+        answers, bad = await self._write(lambda connection: self._apply(connection, agent, records))
+        if bad:
+            probe("quarantined", bad)
+        await self._bury([record.job for record in records if record.job is not None])
+        return answers
+
+    async def copy(self, agent: str, jobs: Sequence[Job]) -> int:
+        if not jobs:
+            return 0
+        written = await self._write(lambda connection: self._copy(connection, agent, jobs))
+        await self._bury(jobs)
+        return written
+
+    async def sweep(self, limit: int) -> int:
+        query = self._rows.buried(ON_AGENTS, max(limit, 0))
+        ids = await self._read(lambda connection: [row.id for row in connection.execute(query)])
+        return await self._write(lambda connection: self._rows.bury(connection, ids)) if ids else 0
+
+    async def quarantined(self, limit: int) -> list[QuarantineEntry]:
+        table = self._tables.quarantine
+        query = select(table).order_by(table.c.at_us.desc(), table.c.seq.desc()).limit(max(limit, 0))
+        return await self._read(
+            lambda connection: [
+                QuarantineEntry(row.agent, row.seq, row.at_us, row.error, row.raw) for row in connection.execute(query)
+            ]
+        )
+
+    def _apply(
+        self, connection: Connection, agent: str, records: Sequence[OutboxRecord]
+    ) -> tuple[list[ApplyAnswer], int]:
+        """The answers, and how many records went into the quarantine."""
+        try:
+            with connection.begin_nested():
+                return self._take_in(connection, records), 0
+        except BAD_VALUE as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                raise
+            if len(records) == 1:
+                self._quarantine(connection, agent, records[0].seq, error, raw_record(records[0]))
+                return [ApplyAnswer.QUARANTINED], 1
+        middle = len(records) // 2
+        first, bad_first = self._apply(connection, agent, records[:middle])
+        second, bad_second = self._apply(connection, agent, records[middle:])
+        return first + second, bad_first + bad_second
+
+    def _take_in(self, connection: Connection, records: Sequence[OutboxRecord]) -> list[ApplyAnswer]:
+        if any(record.job is None and record.revoked is None for record in records):
+            raise ValueError("the record can't be read: it has neither a job nor a revocation")
+        ids = sorted(spoken_of(records))
+        known = self._rows.known(connection, ids, lock=True)
+        run = self._tables.run.c
+        runs: set[tuple[str, int]] = set()
+        for chunk in chunks(ids):
+            found = connection.execute(select(run.job_id, run.token).where(run.job_id.in_(chunk)))
+            runs.update((row.job_id, row.token) for row in found)
+        intake = take_in(records, known, runs)
+        self._rows.write(connection, [Placement(job) for job in intake.jobs])
+        self._insert_runs.run(connection, [[getattr(entry, name) for name in RUN_FIELDS] for entry in intake.runs])
+        return intake.answers
+
+    def _copy(self, connection: Connection, agent: str, jobs: Sequence[Job]) -> int:
+        known = self._rows.known(connection, [job.id for job in jobs], lock=True)
+        fresh: dict[str, Placement] = {}
+        for job in jobs:
+            if newer(job, known.get(job.id)):
+                known[job.id] = job
+                fresh[job.id] = Placement(job if job.agent is not None else replace(job, agent=agent))
+        self._rows.write(connection, [*fresh.values()])
+        return len(fresh)
+
+    async def _bury(self, jobs: Sequence[Job]) -> None:
+        """The second transaction after copies: what another session ended while the first ran is not live."""
+        copies = [job.id for job in jobs if job.state not in TERMINAL]
+        if copies and not self._engine.serial:
+            await self._write(lambda connection: self._rows.bury(connection, copies))
+
+    def _quarantine(self, connection: Connection, agent: str, seq: int, error: Exception, raw: bytes) -> None:
+        words = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+        entry = (agent, seq, self._engine.now_us(connection), f"{type(error).__name__}: {words}"[:2000], raw)
+        self._insert_quarantine.run(connection, [entry])

@@ -1,0 +1,161 @@
+"""Held jobs and their hand-off, in SQL."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, Connection, Select, and_, literal_column, select, update
+
+from jobmaster.contracts.decisions import amended, cancelled
+from jobmaster.contracts.entries import Dispatch, HeldAnswer, Placement
+from jobmaster.contracts.values import AmendAnswer, Amendment, PutAnswer
+from jobmaster.master.rules import (
+    DISPATCH_US,
+    REDRIVABLE,
+    WAITING,
+    amend_answer,
+    handed_off,
+    held_answer,
+    insert_answer,
+    new_placement,
+    redriven,
+)
+from jobmaster.master.sql.part import SqlPart
+from jobmaster.master.sql.rows import chunks, job_of, placement_of
+from jobmaster.model.job import Job
+from jobmaster.model.states import JobState
+
+# Written out, not bound: only so a database sees that a partial index serves the query.
+HELD: ColumnElement[str] = literal_column("'held'")
+DISPATCHING: ColumnElement[str] = literal_column("'dispatching'")
+
+
+class SqlJobs(SqlPart):
+    async def insert(self, placements: Sequence[Placement]) -> list[PutAnswer]:
+        return await self._write(lambda connection: self._insert(connection, placements))
+
+    async def due(self, before_us: int, limit: int) -> list[Job]:
+        query = self._due_query(before_us, max(limit, 0))
+        return await self._read(lambda connection: [job_of(row) for row in connection.execute(query).mappings()])
+
+    async def dispatch(self, moves: Sequence[Dispatch]) -> list[Placement | None]:
+        return await self._write(lambda connection: self._dispatch(connection, moves))
+
+    async def overdue(self, agent: str, limit: int) -> list[Placement]:
+        return await self._write(lambda connection: self._overdue(connection, agent, max(limit, 0)))
+
+    async def dispatched(self, ids: Sequence[tuple[str, int]]) -> int:
+        return await self._write(lambda connection: self._dispatched(connection, ids))
+
+    async def cancel(self, ids: Sequence[str]) -> list[HeldAnswer]:
+        def change(connection: Connection) -> list[HeldAnswer]:
+            now_us = self._engine.now_us(connection)
+            return self._change(connection, ids, WAITING, lambda job: cancelled(job, now_us)[0])
+
+        return await self._write(change)
+
+    async def redrive(self, ids: Sequence[str], due_us: int, fresh: bool) -> list[HeldAnswer]:
+        return await self._write(
+            lambda connection: self._change(connection, ids, REDRIVABLE, lambda job: redriven(job, due_us, fresh))
+        )
+
+    async def amend(self, items: Sequence[Amendment]) -> list[AmendAnswer]:
+        return await self._write(lambda connection: self._amend(connection, items))
+
+    def _insert(self, connection: Connection, placements: Sequence[Placement]) -> list[PutAnswer]:
+        now_us = self._engine.now_us(connection)
+        items = [new_placement(item, now_us) for item in placements]
+        ids = [item.job.id for item in items]
+        known = self._rows.known(connection, ids)
+        new: dict[str, Placement] = {}
+        for item in items:
+            if item.job.id not in known:
+                new.setdefault(item.job.id, item)
+        if self._rows.insert(connection, [*new.values()]) < len(new):
+            # Somebody else inserted one of them in the meantime; whose it is can be read now.
+            mine = {job_id: item.job for job_id, item in new.items()}
+            known |= self._rows.known(connection, ids)
+            new = {job_id: item for job_id, item in new.items() if known[job_id] == mine[job_id]}
+        answers = []
+        for item in items:
+            if new.get(item.job.id) is item:
+                answers.append(PutAnswer.STORED)
+            else:
+                answers.append(insert_answer(known.get(item.job.id) or new[item.job.id].job, item.job))
+        return answers
+
+    def _due_query(self, before_us: int, limit: int) -> Select[Any]:
+        job = self._tables.job
+        due = and_(job.c.state == HELD, job.c.due_us <= before_us)
+        return select(job).where(due).order_by(job.c.due_us, job.c.id).limit(limit)
+
+    def _dispatch(self, connection: Connection, moves: Sequence[Dispatch]) -> list[Placement | None]:
+        until_us = self._engine.now_us(connection) + DISPATCH_US
+        rows = self._rows.live(connection, [move.id for move in moves], lock=True)
+        placed: dict[str, Placement] = {}
+        answers: list[Placement | None] = []
+        for move in moves:
+            job = rows[move.id].job if move.id in rows and move.id not in placed else None
+            if job is None or job.state is not JobState.HELD or job.version != move.version:
+                answers.append(None)
+            else:
+                placed[move.id] = Placement(handed_off(job, move.agent), until_us, move.put_deadline_us)
+                answers.append(placed[move.id])
+        self._rows.write(connection, [*placed.values()])
+        return answers
+
+    def _overdue(self, connection: Connection, agent: str, limit: int) -> list[Placement]:
+        now_us = self._engine.now_us(connection)
+        query = self._overdue_query(agent, now_us, limit)
+        late = [placement_of(row) for row in connection.execute(query).mappings()]
+        for ids in chunks(item.job.id for item in late):
+            job = self._tables.job
+            connection.execute(update(job).where(job.c.id.in_(ids)).values(dispatch_until_us=now_us + DISPATCH_US))
+        return [replace(item, dispatch_until_us=now_us + DISPATCH_US) for item in late]
+
+    def _overdue_query(self, agent: str, now_us: int, limit: int) -> Select[Any]:
+        job = self._tables.job
+        late = and_(job.c.state == DISPATCHING, job.c.agent == agent, job.c.dispatch_until_us < now_us)
+        oldest = select(job).where(late).order_by(job.c.dispatch_until_us).limit(limit)
+        return oldest.with_for_update(skip_locked=True)
+
+    def _dispatched(self, connection: Connection, ids: Sequence[tuple[str, int]]) -> int:
+        by_epoch: defaultdict[int, list[str]] = defaultdict(list)
+        for job_id, epoch in ids:
+            by_epoch[epoch].append(job_id)
+        job = self._tables.job
+        arrived = 0
+        for epoch, members in by_epoch.items():
+            for chunk in chunks(members):
+                change = update(job).where(job.c.id.in_(chunk), job.c.epoch == epoch, job.c.state == DISPATCHING)
+                queued = change.values(state=JobState.QUEUED.value, dispatch_until_us=None, put_deadline_us=None)
+                arrived += connection.execute(queued).rowcount
+        return arrived
+
+    def _amend(self, connection: Connection, items: Sequence[Amendment]) -> list[AmendAnswer]:
+        known = self._rows.known(connection, [item.id for item in items], lock=True)
+        answers, changed = [], {}
+        for item in items:
+            job = known.get(item.id)
+            answer = amend_answer(job, item)
+            if job is not None and answer is AmendAnswer.CHANGED:
+                changed[job.id] = known[job.id] = amended(job, item)
+            answers.append(answer)
+        self._rows.write(connection, [Placement(job) for job in changed.values()])
+        return answers
+
+    def _change(
+        self, connection: Connection, ids: Sequence[str], allowed: frozenset[JobState], into: Callable[[Job], Job]
+    ) -> list[HeldAnswer]:
+        known = self._rows.known(connection, ids, lock=True)
+        answers, changed = [], {}
+        for job_id in ids:
+            job = known.get(job_id)
+            if job is not None and job.state in allowed:
+                changed[job_id] = known[job_id] = into(job)
+                answers.append(HeldAnswer.CHANGED)
+            else:
+                answers.append(held_answer(None if job is None else job.state))
+        self._rows.write(connection, [Placement(job) for job in changed.values()])
+        return answers

@@ -1,0 +1,138 @@
+"""Pages: jobs that match a filter, newest id first, from the live table and the history together.
+
+Each page is made of walks, each down one index from the cursor, merged by id. What no index answers (lane, agent,
+schedule, time, tag, metadata) is looked at row by row: then a walk reads at most `SCANNED` rows, says how far it came,
+and the page may be short or even empty and still have a next one. So no filter, however rare its match, makes a call
+read the whole history.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, exists, literal_column, not_, or_, select
+
+from jobmaster.contracts.filters import labels_match
+from jobmaster.contracts.values import JobFilter, Page
+from jobmaster.master.rules import newer
+from jobmaster.master.sql.dialects import contains
+from jobmaster.master.sql.rows import job_of
+from jobmaster.master.sql.tables import Tables
+from jobmaster.model.job import Job
+from jobmaster.model.states import TERMINAL, JobState
+
+SCANNED = 5_000
+
+UNUSUAL = (JobState.FAILED, JobState.CANCELLED)
+"""Terminal states rare enough to have an index of their own."""
+
+
+class Walk(Struct, frozen=True):
+    """One way through one table, down its ids."""
+
+    table: Table
+    by_index: list[ColumnElement[bool]]
+    """Conditions that an index ending in the id answers."""
+    by_row: list[ColumnElement[bool]]
+    """Conditions looked at row by row."""
+
+
+def read_page(
+    connection: Connection, tables: Tables, where: JobFilter, cursor: str | None, limit: int, scanned: int = SCANNED
+) -> Page:
+    """One page. Every match at or above the returned cursor, and below the given one, is in it."""
+    found: dict[str, Job] = {}
+    reached: str | None = None
+    for walk in walks(tables, where):
+        jobs, stopped = _walk(connection, walk, where, cursor, limit, scanned)
+        for job in jobs:
+            if newer(job, found.get(job.id)):
+                found[job.id] = job
+        if stopped is not None and (reached is None or stopped > reached):
+            reached = stopped
+    # Below the highest id at which a walk stopped, that walk may have missed some.
+    ids = sorted((job_id for job_id in found if reached is None or job_id >= reached), reverse=True)
+    jobs = [found[job_id] for job_id in ids[:limit]]
+    return Page(jobs, jobs[-1].id if len(ids) > limit else reached)
+
+
+def walks(tables: Tables, where: JobFilter) -> list[Walk]:
+    """The walks that together find everything the filter lets through."""
+    found = []
+    live = sorted(where.states - TERMINAL) if where.states else []
+    if live or not where.states:
+        found += _live_walks(tables, where, live)
+    ended = sorted(where.states & TERMINAL) if where.states else []
+    if ended or not where.states:
+        found += _history_walks(tables.history, where, ended)
+    return found
+
+
+def _live_walks(tables: Tables, where: JobFilter, states: list[JobState]) -> list[Walk]:
+    job, history = tables.job, tables.history
+    outlived = exists(
+        select(history.c.id).where(
+            history.c.id == job.c.id,
+            or_(
+                history.c.epoch > job.c.epoch,
+                and_(history.c.epoch == job.c.epoch, history.c.version >= job.c.version),
+            ),
+        )
+    )
+    rest = [*_by_row(job, where, "handler", "lane", "agent", "schedule"), not_(outlived)]
+    if where.lane is not None and states:
+        return [Walk(job, [job.c.state == state.value, job.c.lane == where.lane], rest) for state in states]
+    if states:
+        rest.append(job.c.state.in_([state.value for state in states]))
+    return [Walk(job, [], rest)]
+
+
+def _history_walks(history: Table, where: JobFilter, states: list[JobState]) -> list[Walk]:
+    if states and all(state in UNUSUAL for state in states):
+        rest = _by_row(history, where, "handler", "lane", "agent", "schedule")
+        # The state is written out, so that the database sees that the partial index serves.
+        return [Walk(history, [history.c.state == literal_column(f"'{state.value}'")], rest) for state in states]
+    rest = _by_row(history, where, "lane", "agent", "schedule")
+    if states:
+        rest.append(history.c.state.in_([state.value for state in states]))
+    return [Walk(history, [] if where.handler is None else [history.c.handler == where.handler], rest)]
+
+
+def _by_row(table: Table, where: JobFilter, *names: str) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [
+        table.c[name] == getattr(where, name) for name in names if getattr(where, name) is not None
+    ]
+    if where.since_us is not None:
+        conditions.append(table.c.created_us >= where.since_us)
+    # A label's text, as it is encoded, is in the row: the exact comparison comes later.
+    texts = [] if where.tag is None else [where.tag]
+    conditions += [contains(table.c.labels, msgspec.json.encode(text)) for text in [*texts, *where.metadata]]
+    return conditions
+
+
+def _walk(
+    connection: Connection, walk: Walk, where: JobFilter, cursor: str | None, limit: int, scanned: int
+) -> tuple[list[Job], str | None]:
+    """Matches below the cursor, and the id at which the walk stopped (None: at the end)."""
+    stopped: str | None = None
+    if walk.by_row:
+        stopped = connection.execute(bound_query(walk, cursor, scanned)).scalar()
+    rows = [*connection.execute(rows_query(walk, cursor, stopped, limit)).mappings()]
+    jobs = [job for job in map(job_of, rows) if labels_match(where, job.labels)]
+    return jobs, rows[-1]["id"] if len(rows) > limit else stopped
+
+
+def bound_query(walk: Walk, cursor: str | None, scanned: int) -> Select[Any]:
+    """The id of the last row that one call may look at, if there are more."""
+    table_id = walk.table.c.id
+    below = [] if cursor is None else [table_id < cursor]
+    return select(table_id).where(*walk.by_index, *below).order_by(table_id.desc()).offset(scanned - 1).limit(1)
+
+
+def rows_query(walk: Walk, cursor: str | None, stopped: str | None, limit: int) -> Select[Any]:
+    """The matching rows, down to where the walk has to stop; one more than the limit tells that there are more."""
+    table_id = walk.table.c.id
+    within = [] if cursor is None else [table_id < cursor]
+    within += [] if stopped is None else [table_id >= stopped]
+    query = select(walk.table).where(*walk.by_index, *walk.by_row, *within)
+    return query.order_by(table_id.desc()).limit(limit + 1)

@@ -1,0 +1,133 @@
+"""Rows of `job` and `history`: reading them as jobs, and the guarded write that keeps every job in one of the two.
+
+Reading locks where the database has row locks, so that what a verb decided still holds when it writes. Where a row did
+not exist there is nothing to lock: there the guard in the upsert decides, and `bury` clears what a race has left.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, Select, Table, and_, delete, exists, or_, select
+from sqlalchemy.engine import RowMapping
+
+from jobmaster.contracts.entries import Placement
+from jobmaster.master.rules import newer
+from jobmaster.master.sql.bulk import BulkInsert
+from jobmaster.master.sql.tables import Tables
+from jobmaster.model.job import JOB_FIELDS, Job
+from jobmaster.model.states import FailReason, JobState
+
+CHUNK = 500
+"""Ids in one statement."""
+
+_DEADLINES = ("dispatch_until_us", "put_deadline_us")
+
+
+class JobRows:
+    """The two job tables of one cluster."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._job = tables.job
+        self._history = tables.history
+        self._upsert_live = BulkInsert(tables.job, (*JOB_FIELDS, *_DEADLINES), key=("id",), guarded=True)
+        self._upsert_ended = BulkInsert(tables.history, JOB_FIELDS, key=("id",), guarded=True)
+        self._insert_live = BulkInsert(tables.job, (*JOB_FIELDS, *_DEADLINES), key=("id",))
+        job, history = tables.job.c, tables.history.c
+        self._at_least = and_(
+            history.id == job.id,
+            or_(history.epoch > job.epoch, and_(history.epoch == job.epoch, history.version >= job.version)),
+        )
+        self._less = and_(
+            history.id == job.id,
+            or_(history.epoch < job.epoch, and_(history.epoch == job.epoch, history.version < job.version)),
+        )
+
+    def live(self, connection: Connection, ids: Iterable[str], lock: bool = False) -> dict[str, Placement]:
+        """Live rows by id; locked in id order where asked."""
+        return {row["id"]: placement_of(row) for row in _rows(connection, self._job, ids, lock)}
+
+    def ended(self, connection: Connection, ids: Iterable[str], lock: bool = False) -> dict[str, Job]:
+        """History rows by id; locked in id order where asked."""
+        return {row["id"]: job_of(row) for row in _rows(connection, self._history, ids, lock)}
+
+    def known(self, connection: Connection, ids: Sequence[str], lock: bool = False) -> dict[str, Job]:
+        """The newest of what is known of each job, history first."""
+        known = {job_id: item.job for job_id, item in self.live(connection, ids, lock).items()}
+        for job_id, job in self.ended(connection, ids, lock).items():
+            if job_id not in known or not newer(known[job_id], job):
+                known[job_id] = job
+        return known
+
+    def insert(self, connection: Connection, placements: Sequence[Placement]) -> int:
+        """New live rows, where the id is free; how many."""
+        return self._insert_live.run(connection, [_live_values(item) for item in placements])
+
+    def write(self, connection: Connection, placements: Sequence[Placement]) -> None:
+        """Make each, where newer than what is there, the one row of its job: in the history if it has ended, else among
+        the live ones."""
+        live = [item for item in placements if not item.job.terminal]
+        ended = [item.job for item in placements if item.job.terminal]
+        if live:
+            self._upsert_live.run(connection, [_live_values(item) for item in live])
+            for ids in chunks(item.job.id for item in live):
+                newer_live = exists(select(self._job.c.id).where(self._less))
+                connection.execute(delete(self._history).where(self._history.c.id.in_(ids), newer_live))
+        if ended:
+            self._upsert_ended.run(connection, [values_of(job) for job in ended])
+            self.bury(connection, [job.id for job in ended])
+
+    def bury(self, connection: Connection, ids: Sequence[str]) -> int:
+        """Delete those live rows whose history row is at least as new; how many."""
+        return sum(
+            connection.execute(
+                delete(self._job).where(
+                    self._job.c.id.in_(chunk), exists(select(self._history.c.id).where(self._at_least))
+                )
+            ).rowcount
+            for chunk in chunks(ids)
+        )
+
+    def buried(self, states: Iterable[JobState], limit: int) -> Select[Any]:
+        """The ids of live rows in those states whose history row is at least as new."""
+        return (
+            select(self._job.c.id)
+            .join(self._history, self._at_least)
+            .where(self._job.c.state.in_([*states]))
+            .limit(limit)
+        )
+
+
+def chunks(ids: Iterable[str]) -> Iterable[list[str]]:
+    """The distinct ids in order, `CHUNK` at a time."""
+    rest = iter(sorted(set(ids)))
+    while chunk := [*islice(rest, CHUNK)]:
+        yield chunk
+
+
+def job_of(row: RowMapping) -> Job:
+    """The job in a row that has at least its columns."""
+    values = {name: row[name] for name in JOB_FIELDS}
+    values["state"] = JobState(values["state"])
+    if values["reason"] is not None:
+        values["reason"] = FailReason(values["reason"])
+    return Job(**values)
+
+
+def placement_of(row: RowMapping) -> Placement:
+    return Placement(job_of(row), row["dispatch_until_us"], row["put_deadline_us"])
+
+
+def values_of(job: Job) -> tuple[Any, ...]:
+    """The job's columns, in the order of `JOB_FIELDS`."""
+    return tuple(getattr(job, name) for name in JOB_FIELDS)
+
+
+def _live_values(item: Placement) -> tuple[Any, ...]:
+    return (*values_of(item.job), item.dispatch_until_us, item.put_deadline_us)
+
+
+def _rows(connection: Connection, table: Table, ids: Iterable[str], lock: bool) -> Iterable[RowMapping]:
+    for chunk in chunks(ids):
+        query = select(table).where(table.c.id.in_(chunk))
+        yield from connection.execute(query.order_by(table.c.id).with_for_update() if lock else query).mappings()
