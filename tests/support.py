@@ -4,14 +4,18 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.005
 
 
-async def eventually(fact: Callable[[], T | Awaitable[T]], within: float = 10.0, what: str = "") -> T:
+@overload
+async def eventually(fact: Callable[[], Awaitable[T]], within: float = 10.0, what: str = "") -> T: ...
+@overload
+async def eventually(fact: Callable[[], T], within: float = 10.0, what: str = "") -> T: ...
+async def eventually(fact: Callable[[], Any], within: float = 10.0, what: str = "") -> Any:
     """Poll until `fact` gives something true, and give that; fail with its last value after `within` seconds."""
     deadline = time.monotonic() + within
     while True:

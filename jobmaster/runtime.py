@@ -1,0 +1,227 @@
+"""Runtime: a cluster running in this process. The composition root: here, and nowhere else, the parts are put together.
+
+It opens the master and the agents, makes the process known, runs the duties and the workers, and takes all of it down
+again in the order of `_LADDER`. What was opened is closed also when a later part fails to start.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from random import Random
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from jobmaster.agents_open import Agents
+from jobmaster.contracts.clock import Clock, SystemClock
+from jobmaster.coordination.duties import Duties
+from jobmaster.coordination.hints import Hints, hinting
+from jobmaster.coordination.router import OnUnroutable
+from jobmaster.crew import Crew, Lanes, WorkerHandle, worker_settings
+from jobmaster.introduction import introduce
+from jobmaster.listeners import EventKind, JobEvent
+from jobmaster.loop import Health
+from jobmaster.master import open_master
+from jobmaster.model.errors import JobMasterError
+from jobmaster.scheduler import Scheduler
+from jobmaster.settings import WorkerMode
+from jobmaster.store_time import StoreTime
+from jobmaster.transports import make_transport
+
+if TYPE_CHECKING:
+    from jobmaster.cluster import Cluster
+
+FINAL_SYNC_SECONDS = 10.0
+
+_log = structlog.get_logger("jobmaster.runtime")
+
+
+class Runtime:
+    """Made by `Cluster.run`, `Cluster.start` and `Cluster.connect`; belongs to the event loop it was started on."""
+
+    def __init__(self, cluster: "Cluster", clock: Clock | None = None) -> None:
+        """Puts the parts together without any I/O. Raises `ConfigurationError`."""
+        settings = cluster.settings
+        self.cluster = cluster
+        self.clock = clock or SystemClock()
+        self.stop_requested = asyncio.Event()
+        """Set by `request_stop`: whoever runs this process then calls `stop`."""
+        self._rng = Random()  # noqa: S311 - for jitter and drawing agents
+        self._listeners = cluster.listeners()
+        self._stack = AsyncExitStack()
+        self._stopping: asyncio.Task[None] | None = None
+        address = settings.master
+        self.master = open_master(
+            address.url.get_secret_value(), cluster=settings.name, clock=self.clock, options=dict(address.options)
+        )
+        self._hints = {name: Hints() for name in settings.agents}
+        transports = {
+            name: hinting(make_transport(agent, settings.name, self.clock), self._hints[name], self.clock)
+            for name, agent in settings.agents.items()
+        }
+        self.agents = Agents(transports, self.clock, self.master.database_key)
+        self.scheduler = Scheduler(
+            settings,
+            cluster.registry,
+            self.master,
+            self.agents,
+            self._listeners,
+            self.clock,
+            self._rng,
+            wake=self._look_at_master,
+        )
+        self._crew = Crew(
+            cluster, self.agents, self._listeners, clock=self.clock, rng=self._rng, on_stop=self.request_stop
+        )
+        self._duties: Duties | None = None
+
+    @classmethod
+    async def start(cls, cluster: "Cluster", *, clock: Clock | None = None) -> Self:
+        """Open the stores, make this process known and start duties and workers. If any of that fails, what was begun
+        is undone and the error is raised."""
+        runtime = cls(cluster, clock)
+        try:
+            await runtime._open()
+            await introduce(runtime.master, runtime.agents, cluster.settings, cluster.registry)
+            duties = runtime._begin_duties()
+            for settings in cluster.settings.workers:
+                await runtime._crew.hire(settings, duties)
+        except BaseException:
+            await runtime.stop(0)
+            raise
+        _log.info("runtime.started", cluster=cluster.name, agents=list(runtime.agents), workers=len(runtime.workers))
+        return runtime
+
+    @classmethod
+    async def connect(cls, cluster: "Cluster", *, clock: Clock | None = None) -> Self:
+        """Open the stores for a scheduler alone: no worker, no duty, and nothing is made known."""
+        runtime = cls(cluster, clock)
+        try:
+            await runtime._open()
+        except BaseException:
+            await runtime.stop(0)
+            raise
+        return runtime
+
+    @property
+    def workers(self) -> tuple[WorkerHandle, ...]:
+        """The workers of this process that have not stopped."""
+        return self._crew.handles
+
+    @property
+    def health(self) -> Mapping[str, Health]:
+        """How each duty of this process is doing, by its name."""
+        return self._duties.health if self._duties is not None else {}
+
+    async def add_worker(
+        self,
+        name: str | None = None,
+        *,
+        agent: str | None = None,
+        slots: int | None = None,
+        lanes: Lanes | None = None,
+        prefetch: int | None = None,
+    ) -> WorkerHandle:
+        """Start one more worker while the cluster runs. Once this returns it is known to its agent and claims jobs.
+        `agent` may be left out where there is only one. Raises `NameInvalid` and `OptionInvalid`."""
+        if self._duties is None or self._stopping is not None:
+            raise JobMasterError("this runtime runs no workers: it only connects, or is being stopped")
+        settings = worker_settings(
+            self.cluster.settings, name=name, agent=agent, slots=slots, lanes=lanes, prefetch=prefetch
+        )
+        return await self._crew.hire(settings, self._duties)
+
+    def request_stop(self) -> None:
+        """Ask whoever runs this process to stop it; from its event loop. What signal handlers call."""
+        self.stop_requested.set()
+
+    async def stop(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - of the workers' ladder, not of this call
+        """Take everything down in order: running jobs may finish for `timeout` seconds (the setting `shutdown` unless
+        given). A second call while the first is under way interrupts what still runs; both return when all is over."""
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._take_down(timeout), name="jobmaster:stop")
+        elif not self._stopping.done():
+            await self._crew.dismiss_all(0)
+        # Shielded: a caller that is cancelled must not leave half of it open.
+        await asyncio.shield(self._stopping)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _open(self) -> None:
+        """Master and agents at the same time; each is closed again, whatever becomes of the others."""
+        self._listeners.start()
+        self._stack.push_async_callback(self._listeners.stop)
+        opening = [self._open_master(), self.agents.open()]
+        self._stack.push_async_callback(self.master.close)
+        self._stack.push_async_callback(self.agents.close)
+        faults = [fault for fault in await asyncio.gather(*opening, return_exceptions=True) if fault is not None]
+        for fault in faults[1:]:
+            _log.error("runtime.not_opened", error=str(fault))
+        if faults:
+            raise faults[0]
+
+    async def _open_master(self) -> None:
+        try:
+            await self.master.open()
+        except JobMasterError as error:
+            error.add_note(f"while opening the master, {self.cluster.settings.master.shown_url}")
+            raise
+
+    def _begin_duties(self) -> Duties:
+        workers = self.cluster.settings.workers
+        self._duties = Duties(
+            self.master,
+            self.agents,
+            self._hints,
+            self.cluster.settings.timings,
+            cards=self._crew.cards,
+            on_unroutable=self._on_unroutable,
+            master_time=StoreTime(self.clock, self.master.store_now_us),
+            clock=self.clock,
+            rng=self._rng,
+            coordinates=not workers or any(worker.mode is WorkerMode.FULL for worker in workers),
+        )
+        self._stack.push_async_callback(self._duties.stop)
+        self._duties.start()
+        return self._duties
+
+    def _look_at_master(self) -> None:
+        if self._duties is not None:
+            self._duties.wake("handoff", "planner")
+
+    def _on_unroutable(self, agent: str) -> OnUnroutable:
+        def tell(handler: str, lane: str, count: int) -> None:
+            self._listeners.emit(
+                JobEvent(kind=EventKind.UNROUTABLE, handler=handler, lane=lane, agent=agent, count=count)
+            )
+
+        return tell
+
+    async def _take_down(self, timeout: float | None) -> None:  # noqa: ASYNC109 - handed on
+        try:
+            for step in self._LADDER:
+                await step(self, timeout)
+        finally:
+            await self._stack.aclose()
+        _log.info("runtime.stopped", cluster=self.cluster.name)
+
+    async def _dismiss_workers(self, timeout: float | None) -> None:  # noqa: ASYNC109 - handed on
+        await self._crew.dismiss_all(timeout)
+
+    async def _complete_history(self, _: float | None) -> None:
+        if self._duties is not None:
+            try:
+                async with asyncio.timeout(FINAL_SYNC_SECONDS):
+                    await self._duties.sync()
+            except TimeoutError:
+                _log.warning("runtime.history_incomplete", then="the agents keep it, the next process brings it over")
+
+    _LADDER = (_dismiss_workers, _complete_history)
+    """Then what was begun ends in reverse order: duties, agents, master, listeners."""
