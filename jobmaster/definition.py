@@ -3,19 +3,16 @@
 import inspect
 import sys
 import types
-import typing
-from collections.abc import Mapping
 from enum import Enum, auto
 from functools import partial
 from typing import Any
 
-import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
+from jobmaster.data_types import arguments_type, context_data, data_type_of, hints_of, is_context
 from jobmaster.handler import JobHandler, JobOptions, options_of
 from jobmaster.model.errors import DefinitionInvalid, NameInvalid, quoted
 from jobmaster.model.names import check_name, kebab_case
-from jobmaster.worker.context import JobContext
 
 
 class Style(Enum):
@@ -113,7 +110,7 @@ def _of_class(cls: type[Any]) -> Definition:
         style=Style.CLASS,
         blocking=not inspect.iscoroutinefunction(execute),
         owner=cls,
-        data_type=_data_type(cls, label),
+        data_type=data_type_of(cls, label),
         options=options,
     )
 
@@ -146,8 +143,8 @@ def _of_function(reference: Any) -> Definition:
     natural = f"{kebab_case(owner.__name__)}.{_dashed(reference)}" if owner else _dashed(reference)
     signature = inspect.signature(reference)
     parameters = list(signature.parameters.values())[1 if takes_self else 0 :]
-    hints = _hints(reference, label)
-    contexts = [parameter.name for parameter in parameters if _is_context(hints.get(parameter.name))]
+    hints = hints_of(reference, label)
+    contexts = [parameter.name for parameter in parameters if is_context(hints.get(parameter.name))]
     common: dict[str, Any] = {
         "target": reference,
         "label": label,
@@ -157,7 +154,7 @@ def _of_function(reference: Any) -> Definition:
         "options": options,
     }
     if len(parameters) == 1 and (contexts or (parameters[0].name == "job" and "job" not in hints)):
-        return Definition(style=Style.CONTEXT, data_type=_context_data(hints.get(parameters[0].name)), **common)
+        return Definition(style=Style.CONTEXT, data_type=context_data(hints.get(parameters[0].name)), **common)
     if reference.__closure__ or (owner is None and "<locals>" in reference.__qualname__):
         raise DefinitionInvalid(label, "it is nested: what it captured would not be stored", "move it to the module")
     if len(contexts) > 1:
@@ -165,7 +162,7 @@ def _of_function(reference: Any) -> Definition:
     stored = [parameter for parameter in parameters if parameter.name not in contexts]
     return Definition(
         style=Style.CALL,
-        data_type=_arguments_type(label, stored, hints),
+        data_type=arguments_type(label, stored, hints),
         parameters=tuple(parameter.name for parameter in stored),
         context_parameter=contexts[0] if contexts else None,
         **common,
@@ -201,66 +198,3 @@ def _name(label: str, explicit: str | None, natural: str) -> str:
         return check_name("handler", natural if explicit is None else explicit)
     except NameInvalid as error:
         raise DefinitionInvalid(label, str(error), "" if explicit else 'give it one: `name = "…"`') from None
-
-
-def _hints(function: Any, label: str) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except Exception as error:
-        raise DefinitionInvalid(
-            label, f"its annotations cannot be resolved: {error}", "import or define those types in its module"
-        ) from None
-
-
-def _is_context(hint: Any) -> bool:
-    return (typing.get_origin(hint) or hint) is JobContext
-
-
-def _context_data(hint: Any) -> Any:
-    """`X` of `JobContext[X]`; None for the bare one."""
-    arguments = typing.get_args(hint)
-    return arguments[0] if arguments else None
-
-
-def _data_type(cls: type[Any], label: str) -> Any:
-    """The generic argument, through any generic classes between; else the annotation of `execute`."""
-    argument = _argument(cls, {})
-    if isinstance(argument, (str, typing.ForwardRef)):
-        holder = types.SimpleNamespace(__annotations__={"data": argument}, __module__=cls.__module__)
-        namespace = vars(sys.modules[cls.__module__])
-        try:
-            return typing.get_type_hints(holder, globalns=namespace)["data"]
-        except Exception as error:
-            raise DefinitionInvalid(label, f"its data type cannot be resolved: {error}", "define it before") from None
-    if argument is not None and not isinstance(argument, typing.TypeVar):
-        return argument
-    hints = _hints(cls.execute, label)
-    hints.pop("return", None)
-    return next((_context_data(hint) for hint in hints.values() if _is_context(hint)), None)
-
-
-def _argument(cls: type[Any], bound: Mapping[Any, Any]) -> Any:
-    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
-        origin = typing.get_origin(base) or base
-        if not isinstance(origin, type) or not issubclass(origin, JobHandler):
-            continue
-        arguments = [bound.get(argument, argument) for argument in typing.get_args(base)]
-        if origin is JobHandler:
-            return arguments[0] if arguments else None
-        return _argument(origin, dict(zip(getattr(origin, "__parameters__", ()), arguments, strict=False)))
-    return None
-
-
-def _arguments_type(label: str, parameters: list[inspect.Parameter], hints: Mapping[str, Any]) -> type[Struct]:
-    """The arguments of a call as a type, to be validated like any other data."""
-    fields: list[Any] = []
-    for parameter in parameters:
-        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
-            raise DefinitionInvalid(label, f"`{parameter}` cannot be stored by name", "list its parameters one by one")
-        hint = hints.get(parameter.name, Any)
-        required = parameter.default is parameter.empty
-        fields.append((parameter.name, hint) if required else (parameter.name, hint | UnsetType, UNSET))
-    try:
-        return msgspec.defstruct(label.replace(".", "_"), fields, kw_only=True, forbid_unknown_fields=True)
-    except TypeError as error:
-        raise DefinitionInvalid(label, f"its parameters cannot be stored: {error}") from None

@@ -113,8 +113,8 @@ async def _built(owner: type[Any], factory: HandlerFactory | None) -> AsyncItera
 async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     """Run it in a thread of its own and give what it gives.
 
-    A thread can't be cancelled: the first cancellation waits until it has ended, so that nothing it uses is closed
-    under its hands; the second one leaves it behind."""
+    A thread can't be cancelled: a first cancellation is kept from it, so that nothing it uses is closed under its hands
+    and what it still returns counts; a second one leaves it behind."""
 
     def run() -> tuple[Any, BaseException | None]:
         # Carried as a value: a SystemExit raised by a task would end the event loop.
@@ -135,7 +135,6 @@ async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
         except asyncio.CancelledError:
             thread.cancel()
             raise
-        raise
     value, error = thread.result()
     if error is not None:
         raise error

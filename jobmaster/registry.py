@@ -6,29 +6,25 @@ Built once, then only read, from any thread. There is no global registry, so sev
 import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 import msgspec
 
 from jobmaster.contracts.entries import DefinitionEntry
 from jobmaster.definition import Definition, Style, examine, key_of, scan
+from jobmaster.handler_options import agent_of, lane_of, policy_of, priority_of, title_of
 from jobmaster.invocation import HandlerFactory, Invoke, invoker
 from jobmaster.model.errors import (
     DataInvalid,
     DefinitionInvalid,
     HandlerUnknown,
     JobMasterError,
-    NameInvalid,
     Problem,
 )
-from jobmaster.model.names import check_name, check_title
 from jobmaster.model.policy import Policy
 from jobmaster.model.priority import Priority
-from jobmaster.model.retry import Retry
 from jobmaster.model.schema import DataSchema, UntypedSchema
-from jobmaster.settings.models import MICROSECONDS, Defaults
-from jobmaster.settings.units import seconds_of
+from jobmaster.settings.models import Defaults
 
 
 class Handler:
@@ -49,13 +45,12 @@ class Handler:
     )
 
     def __init__(self, definition: Definition, defaults: Defaults, factory: HandlerFactory | None) -> None:
-        options = definition.options
         self.name: str = definition.name
-        self.lane: str = _lane(definition)
-        self.priority: Priority = _priority(definition)
-        self.agent: str | None = options.agent
-        self.title: str | None = options.title
-        self.policy: Policy = _policy(definition, defaults.policy())
+        self.lane: str = lane_of(definition)
+        self.priority: Priority = priority_of(definition)
+        self.agent: str | None = agent_of(definition)
+        self.title: str | None = title_of(definition)
+        self.policy: Policy = policy_of(definition, defaults.policy())
         self.schema: DataSchema = _schema(definition)
         self.style: Style = definition.style
         self.blocking: bool = definition.blocking
@@ -199,71 +194,3 @@ def _schema(definition: Definition) -> DataSchema:
         return DataSchema.of(definition.data_type)
     except DefinitionInvalid as error:
         raise DefinitionInvalid(definition.label, str(error)) from None
-
-
-def _lane(definition: Definition) -> str:
-    lane = definition.options.lane
-    if lane is None:
-        return "default"
-    try:
-        if definition.options.agent is not None:
-            check_name("agent", definition.options.agent)
-        return check_name("lane", lane)
-    except NameInvalid as error:
-        raise DefinitionInvalid(definition.label, str(error)) from None
-
-
-def _priority(definition: Definition) -> Priority:
-    priority = definition.options.priority
-    if priority is None:
-        return Priority.MEDIUM
-    if priority not in list(Priority):
-        names = ", ".join(f"Priority.{known.name}" for known in Priority)
-        raise DefinitionInvalid(definition.label, f"priority={priority!r} is not allowed", f"expected one of {names}")
-    return Priority(priority)
-
-
-def _policy(definition: Definition, default: Policy) -> Policy:
-    options = definition.options
-    if options.retry is not None and not isinstance(options.retry, Retry):
-        raise DefinitionInvalid(
-            definition.label, f"retry={options.retry!r} is not allowed", "expected a Retry, such as Retry.fixed(10)"
-        )
-    if options.title is not None:
-        check_title(options.title)
-    return Policy(
-        timeout_us=_duration(definition, "timeout", options.timeout, default.timeout_us, positive=True),
-        grace_us=_duration(definition, "grace", options.grace, default.grace_us),
-        retry=default.retry if options.retry is None else options.retry,
-        at_most_once=options.at_most_once,
-        max_crashes=_count(definition, "max_crashes", options.max_crashes, default.max_crashes, least=1),
-        max_snoozes=_count(definition, "max_snoozes", options.max_snoozes, default.max_snoozes),
-        max_interrupts=_count(definition, "max_interrupts", options.max_interrupts, default.max_interrupts),
-        unroutable_after_us=None
-        if options.unroutable_after is None
-        else _duration(definition, "unroutable_after", options.unroutable_after, 0, positive=True),
-    )
-
-
-def _duration(
-    definition: Definition, option: str, value: timedelta | float | None, default: int, *, positive: bool = False
-) -> int:
-    if value is None:
-        return default
-    try:
-        microseconds = round(seconds_of(value) * MICROSECONDS)
-    except ValueError as error:
-        raise DefinitionInvalid(definition.label, f"{option}={value!r} is not allowed", str(error)) from None
-    if positive and microseconds <= 0:
-        raise DefinitionInvalid(definition.label, f"{option}={value!r} is not allowed", "expected more than 0 seconds")
-    return microseconds
-
-
-def _count(definition: Definition, option: str, value: int | None, default: int, *, least: int = 0) -> int:
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1_000_000:
-        raise DefinitionInvalid(
-            definition.label, f"{option}={value!r} is not allowed", f"expected a number from {least} to 1,000,000"
-        )
-    return value

@@ -1,6 +1,7 @@
 """Pydantic's errors as sentences that name the setting, the value, what was expected and what to do."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from jobmaster.model.errors import quoted
 
 SECRET = frozenset({"url", "options"})
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def faults_of(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
@@ -35,7 +37,11 @@ def path_of(where: Sequence[int | str]) -> str:
     """`workers[0].slots`, as the messages name a setting."""
     path = ""
     for part in where:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            name = part if _PLAIN.fullmatch(part) else quoted(part)
+            path += f".{name}" if path else name
     return path or "the configuration"
 
 
@@ -61,7 +67,7 @@ def _unknown(where: Sequence[int | str], path: str, model: type[BaseModel]) -> s
     known = _fields_at(model, where[:-1])
     near = difflib.get_close_matches(str(where[-1])[:80], known, n=1, cutoff=0.5)
     hint = f"did you mean {quoted(near[0])}?" if near else f"known here: {', '.join(sorted(known))}"
-    return f"{path if len(path) < 200 else quoted(path)}: no such setting; {hint}"
+    return f"{path}: no such setting; {hint}"
 
 
 def _fields_at(model: type[BaseModel], where: Sequence[int | str]) -> list[str]:
