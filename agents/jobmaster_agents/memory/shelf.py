@@ -99,15 +99,14 @@ class Shelf:
     def in_line(self, lane: str, handlers: frozenset[str]) -> Iterator[Row]:
         """Ready jobs of a lane in the order they are to be handed out. Whatever is yielded must have left the ready
         jobs before the next is asked for."""
-        lines = self._ready.get(lane, {})
-        known = handlers & lines.keys()
-        heads = [(*first, handler) for handler in known if (first := lines[handler].first()) is not None]
+        # Kept by hand: a line that runs empty leaves the shelf.
+        lines = {handler: line for handler, line in self._ready.get(lane, {}).items() if handler in handlers}
+        heads = [(*first, handler) for handler, line in lines.items() if (first := line.first()) is not None]
         heapify(heads)
         while heads:
             _, job_id, handler = heads[0]
             yield self.rows[job_id]
-            # An emptied line is gone.
-            following = lines[handler].first() if handler in lines else None
+            following = lines[handler].first()
             if following is None:
                 heappop(heads)
             else:
