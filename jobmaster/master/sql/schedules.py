@@ -33,7 +33,7 @@ class SqlSchedules(SqlPart):
         return await self._read(lambda connection: [_schedule(row) for row in connection.execute(query).mappings()])
 
     async def due_schedules(self, before_us: int, limit: int) -> list[Schedule]:
-        query = self._due_query(before_us, max(limit, 0))
+        query = self._due_schedules_query(before_us, max(limit, 0))
         return await self._read(lambda connection: [_schedule(row) for row in connection.execute(query).mappings()])
 
     async def end_schedule(self, key: str) -> bool:
@@ -61,7 +61,7 @@ class SqlSchedules(SqlPart):
             connection.execute(update(table).where(table.c.key == schedule.key).values(values))
         return stored
 
-    def _due_query(self, before_us: int, limit: int) -> Select[Any]:
+    def _due_schedules_query(self, before_us: int, limit: int) -> Select[Any]:
         table = self._tables.schedule
         due = (table.c.state == ACTIVE) & (table.c.next_us <= before_us)
         return select(table).where(due).order_by(table.c.next_us, table.c.key).limit(limit)
