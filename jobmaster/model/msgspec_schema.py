@@ -3,6 +3,7 @@
 import re
 import typing
 from collections.abc import Mapping
+from types import NoneType, UnionType
 from typing import Any
 
 import msgspec
@@ -35,12 +36,13 @@ class MsgspecSchema(TypedSchema):
             raise DefinitionInvalid(f"data type {name}", fault, "wrap it in a dataclass with one field")
         super().__init__(tp, described)
         self._encoder = msgspec.json.Encoder()
-        self._class = typing.get_origin(tp) or tp
+        self._classes = _classes(tp)
+        self.optional = NoneType in self._classes
         self._fields: Mapping[str, Any] = root.get("properties", {})
         self._required: tuple[str, ...] = tuple(root.get("required", ()))
 
     def is_instance(self, value: object) -> bool:
-        return isinstance(self._class, type) and isinstance(value, self._class)
+        return isinstance(value, self._classes)
 
     def convert(self, mapping: dict[str, Any]) -> object:
         return msgspec.convert(mapping, self.tp)
@@ -73,6 +75,20 @@ class MsgspecSchema(TypedSchema):
             unknown = [unknown_field("$", key, self._fields) for key in mapping if key not in self._fields]
             problems += [problem for problem in (*absent, *unknown) if problem not in problems]
         return problems
+
+
+def _classes(tp: Any) -> tuple[type, ...]:
+    """The classes whose instances are values of the type.
+
+    Mappings are not among them: of a dict `isinstance` says nothing, so those are always built from their keys.
+    """
+    origin = typing.get_origin(tp)
+    if origin in (typing.Union, UnionType):
+        return tuple(cls for part in typing.get_args(tp) for cls in _classes(part))
+    if origin is typing.Annotated:
+        return _classes(typing.get_args(tp)[0])
+    cls = origin or tp
+    return () if not isinstance(cls, type) or typing.is_typeddict(cls) or issubclass(cls, Mapping) else (cls,)
 
 
 def _resolve(node: Any, root: dict[str, Any]) -> Any:

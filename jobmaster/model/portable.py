@@ -69,7 +69,9 @@ def screen(raw: bytes, *, limit: int, what: str = "data") -> bytes:
     """
     if len(raw) > limit:
         raise too_large(len(raw), limit, what)
-    if _NUL in raw or raw.count(b"[") + raw.count(b"{") > MOST_DEPTH or _LONG_NUMBER.search(raw):
+    # 31 levels take 62 bytes at the least.
+    deep = len(raw) > 2 * MOST_DEPTH and raw.count(b"[") + raw.count(b"{") > MOST_DEPTH
+    if deep or _NUL in raw or _LONG_NUMBER.search(raw):
         encode(decode(raw, what=what), limit=limit, what=what)
     return raw
 

@@ -117,20 +117,24 @@ class DescribedSchema(UntypedSchema):
 class TypedSchema(DataSchema):
     """What typed schemas share: build, write, read back, compare."""
 
+    optional = False
+    """Whether `None` is a value of the type, and not short for a mapping without keys."""
+
     def __init__(self, tp: Any, json_schema: dict[str, Any]) -> None:
         super().__init__(getattr(tp, "__name__", str(tp)), json_schema)
         self.tp = tp
         self._has_times = '"date-time"' in str(json_schema).replace("'", '"')
 
     def encode(self, value: object, *, limit: int, what: str = "data") -> bytes:
-        instance = value
-        if value is None or isinstance(value, Mapping):
+        if self.is_instance(value):
+            instance = value
+        elif value is None or isinstance(value, Mapping):
             mapping = value or {}
             instance = self.build(mapping, what)
             faults = unknown_fields(mapping, instance)
             if faults:
                 raise DataInvalid(faults[:MOST_FAULTS], what)
-        elif not self.is_instance(value):
+        else:
             message = f"is a {type(value).__name__}, expected {self.type_name} or a mapping of its fields"
             raise DataInvalid((Problem("$", message),), what)
         raw = portable.screen(self.write(instance, limit, what), limit=limit, what=what)
@@ -150,7 +154,7 @@ class TypedSchema(DataSchema):
 
     def _load(self, raw: bytes, what: str) -> object:
         try:
-            return self.read(b"{}" if raw == b"null" else raw)
+            return self.read(b"{}" if raw == b"null" and not self.optional else raw)
         except Exception as error:  # a model's own validators may raise anything
             raise DataInvalid(self.explain(error, None), what) from _worth_chaining(error)
 
