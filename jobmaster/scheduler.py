@@ -78,11 +78,11 @@ class Scheduler:
         drafting = Drafting(settings, agents.names)
         self._writing = Writing(self._definitions, drafting, self._placing, listeners, threshold_us)
         self._recurring = Recurring(master, drafting, clock, self._limit)
-        self._lookup = Lookup(master, agents, clock)
-        self._asking = Asking(self._lookup, agents, clock)
+        self._lookup = Lookup(master, agents)
+        self._asking = Asking(self._lookup, agents)
         self._listing = Listing(master, agents)
         self._interventions = Interventions(
-            master, agents, self._lookup, self._placing, clock, threshold_us=threshold_us, wake=wake
+            master, agents, self._lookup, self._placing, threshold_us=threshold_us, wake=wake
         )
 
     async def close(self) -> None:

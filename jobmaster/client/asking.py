@@ -7,7 +7,6 @@ from jobmaster.agents_open import Agents
 from jobmaster.client.lookup import Lookup
 from jobmaster.client.results import Results
 from jobmaster.client.times import duration_us
-from jobmaster.contracts.clock import Clock
 from jobmaster.model.errors import JobCancelled, JobFailed, ResultTimeout
 from jobmaster.model.job import Job
 from jobmaster.model.states import JobState
@@ -17,9 +16,9 @@ from jobmaster.views import JobInfo, error_parts, job_info, plain, run_info
 class Asking:
     """Answers about single jobs."""
 
-    def __init__(self, lookup: Lookup, agents: Agents, clock: Clock) -> None:
+    def __init__(self, lookup: Lookup, agents: Agents) -> None:
         self._lookup = lookup
-        self._results = Results(lookup, agents, clock)
+        self._results = Results(lookup, agents)
 
     async def close(self) -> None:
         await self._results.close()

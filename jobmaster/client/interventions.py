@@ -4,6 +4,7 @@ Each asks where the job is, tries there, and looks again if it had moved meanwhi
 is decided here is only whom to ask.
 """
 
+import asyncio
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -11,7 +12,6 @@ from msgspec.structs import replace
 from jobmaster.agents_open import Agents
 from jobmaster.client.lookup import WITH_AGENT, Lookup
 from jobmaster.client.placing import Placing
-from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.entries import HeldAnswer
 from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import (
@@ -43,7 +43,6 @@ class Interventions:
         agents: Agents,
         lookup: Lookup,
         placing: Placing,
-        clock: Clock,
         *,
         threshold_us: int,
         wake: Callable[[], None],
@@ -52,7 +51,6 @@ class Interventions:
         self._agents = agents
         self._lookup = lookup
         self._placing = placing
-        self._clock = clock
         self._threshold_us = threshold_us
         self._wake = wake
 
@@ -74,7 +72,7 @@ class Interventions:
                     return CancelResult(
                         job_id, CancelOutcome.CANCELLED, JobState.CANCELLED, was_running=revocation.was_running
                     )
-            await self._clock.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
         raise self._restless(job_id)
 
     async def _stop(self, job: Job, revocation: Revocation) -> None:
@@ -106,11 +104,11 @@ class Interventions:
                 answer = AmendAnswer.UNKNOWN
             if answer is AmendAnswer.CHANGED:
                 changed = replace(job, due_us=due_us, version=job.version + 1)
-                if changed.state is JobState.QUEUED and due_us - self._clock.wall_us() > self._threshold_us:
+                if changed.state is JobState.QUEUED and due_us - self._placing.now_us() > self._threshold_us:
                     await self._move(changed)
                 self._wake()
                 return changed
-            await self._clock.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
         raise self._restless(job_id)
 
     async def _move(self, job: Job) -> None:
@@ -134,7 +132,7 @@ class Interventions:
             if answer is HeldAnswer.CHANGED:
                 return await self._start(job_id, job.agent)
             # Its end is still in its agent's outbox, and in the history in a moment.
-            await self._clock.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
         raise JobConflict(job_id, "its end is not in the history yet", "try again once the master is in step")
 
     async def _start(self, job_id: str, agent: str | None) -> Job:
@@ -156,7 +154,7 @@ class Interventions:
             (answer,) = await self._master.delete([job_id])
             if answer is HeldAnswer.CHANGED:
                 return
-            await self._clock.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
         raise JobConflict(job_id, "its end is not in the history yet", "try again once the master is in step")
 
     async def _revoke(self, job: Job, kind: RevokeKind) -> Revocation:

@@ -5,10 +5,10 @@ again, since a job that left its agent meanwhile is there now. An agent that doe
 never "not found".
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from jobmaster.agents_open import Agents
-from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.master import MasterStore
 from jobmaster.model.errors import AgentUnreachable, JobNotFound, MasterUnavailable, StoreError
 from jobmaster.model.job import Job, Run
@@ -29,10 +29,9 @@ def newest(copies: Sequence[Job]) -> Job:
 class Lookup:
     """Finds single jobs over the master and all agents."""
 
-    def __init__(self, master: MasterStore, agents: Agents, clock: Clock) -> None:
+    def __init__(self, master: MasterStore, agents: Agents) -> None:
         self._master = master
         self._agents = agents
-        self._clock = clock
 
     async def find(self, job_id: str) -> Job:
         """The job as it stands. Raises `JobNotFound`; `AgentUnreachable` or `MasterUnavailable` where only a store
@@ -65,16 +64,17 @@ class Lookup:
     async def runs(self, job: Job) -> list[Run]:
         """Its recorded runs by token, as far as the master can say. If the job has just ended, waits a moment for the
         record of its last run, which comes through the agent's outbox."""
-        give_up = self._clock.mono() + RUNS_SECONDS
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + RUNS_SECONDS
         while True:
             try:
                 runs = await self._master.runs(job.id)
             except StoreError:
                 return []
             complete = not job.terminal or job.claim_seq == 0 or (runs and runs[-1].token >= job.token)
-            if complete or not await self._may_still_come(job) or self._clock.mono() >= give_up:
+            if complete or not await self._may_still_come(job) or loop.time() >= give_up:
                 return runs
-            await self._clock.sleep(RUNS_POLL_SECONDS)
+            await asyncio.sleep(RUNS_POLL_SECONDS)
 
     async def _may_still_come(self, job: Job) -> bool:
         """Whether the end of this job is still in its agent's outbox: once the history has it, so it has its runs."""

@@ -2,6 +2,7 @@
 
 All waiters of one agent share one watch: its hint says that something ended, one `find` says what. A hint may be lost,
 so the question is asked every second anyway. The watch is set before the question, so an end between the two is seen.
+A caller waits in real time, whatever clock the jobs live by.
 """
 
 import asyncio
@@ -9,7 +10,6 @@ import asyncio
 from jobmaster.agents_open import Agents
 from jobmaster.client.lookup import WITH_AGENT, Lookup
 from jobmaster.contracts.agent import AgentTransport
-from jobmaster.contracts.clock import Clock
 from jobmaster.model.errors import StoreError
 from jobmaster.model.job import Job
 
@@ -28,10 +28,9 @@ SECONDS_PER_WAITER = 1e-5
 class Results:
     """Who waits for what, per agent. For one event loop; `close` ends the watches."""
 
-    def __init__(self, lookup: Lookup, agents: Agents, clock: Clock) -> None:
+    def __init__(self, lookup: Lookup, agents: Agents) -> None:
         self._lookup = lookup
         self._agents = agents
-        self._clock = clock
         self._watches: dict[str, _Watch] = {}
 
     async def wait(self, job_id: str, agent: str | None) -> Job:
@@ -44,22 +43,22 @@ class Results:
             try:
                 job = await self._lookup.find(job_id)
             except StoreError:
-                await self._clock.sleep(AWAY_SECONDS)
+                await asyncio.sleep(AWAY_SECONDS)
                 continue
             if job.terminal:
                 return job
             if job.state not in WITH_AGENT:
                 agent = None
-                await self._clock.sleep(HELD_POLL_SECONDS)
+                await asyncio.sleep(HELD_POLL_SECONDS)
             elif job.agent == agent:
-                await self._clock.sleep(MOVING_SECONDS)
+                await asyncio.sleep(MOVING_SECONDS)
             else:
                 agent = job.agent
 
     def _watch(self, agent: str) -> "_Watch":
         watch = self._watches.get(agent)
         if watch is None:
-            watch = self._watches[agent] = _Watch(self._agents[agent], self._clock)
+            watch = self._watches[agent] = _Watch(self._agents[agent])
         return watch
 
     async def close(self) -> None:
@@ -71,9 +70,8 @@ class Results:
 class _Watch:
     """The waiters of one agent. Its task lives while there are any."""
 
-    def __init__(self, agent: AgentTransport, clock: Clock) -> None:
+    def __init__(self, agent: AgentTransport) -> None:
         self._agent = agent
-        self._clock = clock
         self._waiters: dict[str, list[asyncio.Future[Job | None]]] = {}
         self._joined = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -113,11 +111,11 @@ class _Watch:
                 await self._look(list(self._waiters))
                 if self._waiters:
                     await asyncio.wait([hint, joined], return_when=asyncio.FIRST_COMPLETED)
-                    await self._clock.sleep(len(self._waiters) * SECONDS_PER_WAITER)
+                    await asyncio.sleep(len(self._waiters) * SECONDS_PER_WAITER)
                     if hint.done():
                         hint.result()
             except StoreError:
-                await self._clock.sleep(AWAY_SECONDS)
+                await asyncio.sleep(AWAY_SECONDS)
             finally:
                 hint.cancel()
                 joined.cancel()
