@@ -234,6 +234,9 @@ class ClusterSettings(Section):
     name: Annotated[str, AfterValidator(checks.cluster_name)] = Field(
         default=DEFAULT_NAME, description="The cluster; stores shared by several keep them apart by it."
     )
+    app: str | None = Field(
+        default=None, description="Where the command line finds this cluster's code: `MODULE:NAME`."
+    )
     timezone: Annotated[str, AfterValidator(checks.time_zone)] = Field(
         default="UTC", description="IANA time zone of schedules that name none."
     )

@@ -1,0 +1,162 @@
+"""`jobmaster jobs …` and `jobmaster stats`: look at jobs, and mend them."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+
+from jobmaster.cli.eventloop import run_async
+from jobmaster.cli.render import counts_table, jobs_table, plain, print_job, print_json
+from jobmaster.cli.target import App, Config, File, Json, Name, find_cluster
+from jobmaster.model.errors import OptionInvalid
+from jobmaster.model.states import JobState
+from jobmaster.scheduler import Scheduler
+
+T = TypeVar("T")
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
+
+app = typer.Typer(help="Look at jobs, and mend them.", no_args_is_help=True)
+
+
+def ask(
+    target: tuple[str | None, Path | None, Path | None, str | None], question: Callable[[Scheduler], Awaitable[T]]
+) -> T:
+    """Connect to the cluster, without a worker, ask, and leave."""
+
+    async def connected() -> T:
+        async with find_cluster(*target).connect() as scheduler:
+            return await question(scheduler)
+
+    return run_async(connected())
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
+    handler: Annotated[str | None, typer.Option()] = None,
+    lane: Annotated[str | None, typer.Option()] = None,
+    tag: Annotated[str | None, typer.Option()] = None,
+    since: Annotated[str | None, typer.Option(help="Created after this ISO instant with an offset.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="From the page before.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    app: App = None,
+    config: Config = None,
+    file: File = None,
+    cluster: Name = None,
+    as_json: Json = False,
+) -> None:
+    """Jobs, newest first."""
+    page = ask(
+        (app, config, file, cluster),
+        lambda scheduler: scheduler.list(
+            state=state, handler=handler, lane=lane, tag=tag, since=instant(since), cursor=cursor, limit=limit
+        ),
+    )
+    if as_json:
+        print_json(page)
+        return
+    console = Console()
+    if page.jobs:
+        console.print(jobs_table(page.jobs, datetime.now(UTC)))
+    else:
+        console.print("no job matches" if page.cursor is None else "no job on this page matches")
+    if page.cursor is not None:
+        console.print(f"more: --cursor {page.cursor}", highlight=False)
+    for agent in page.unreachable:
+        console.print(f"agent {agent} did not answer: its jobs may be missing here", style="yellow")
+
+
+def instant(text: str | None) -> datetime | None:
+    """An ISO instant with an offset. Raises `OptionInvalid`."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise OptionInvalid("--since", text, "an ISO instant with an offset, such as 2026-11-22T08:00:00+00:00")
+    return moment
+
+
+@app.command()
+def show(
+    job_id: JobId,
+    app: App = None,
+    config: Config = None,
+    file: File = None,
+    cluster: Name = None,
+    as_json: Json = False,
+) -> None:
+    """Everything about one job: every run with its traceback, and what can be done."""
+    job = ask((app, config, file, cluster), lambda scheduler: scheduler.get(job_id))
+    if as_json:
+        print_json(job)
+        return
+    console = Console()
+    print_job(console, job)
+    where = " ".join(
+        f"{option} {value}"
+        for option, value in (("--app", app), ("--config", config), ("--file", file), ("--cluster", cluster))
+        if value is not None
+    )
+    if job.state in {JobState.FAILED, JobState.CANCELLED}:
+        console.print(f"\nrun it again:  jobmaster jobs retry {job.id} {where}".rstrip(), highlight=False)
+    elif not job.terminal:
+        console.print(f"\nend it:  jobmaster jobs cancel {job.id} {where}".rstrip(), highlight=False)
+
+
+@app.command()
+def cancel(
+    job_id: JobId,
+    app: App = None,
+    config: Config = None,
+    file: File = None,
+    cluster: Name = None,
+    as_json: Json = False,
+) -> None:
+    """End a job that has not ended; one that is running is fenced and stopped."""
+    result = ask((app, config, file, cluster), lambda scheduler: scheduler.cancel(job_id))
+    if as_json:
+        print_json(result)
+    elif result.cancelled:
+        typer.echo(f"cancelled {result.id}" + (", which was running" if result.was_running else ""))
+    else:
+        typer.echo(f"{result.id} had ended already: {result.state}")
+    if not result.cancelled:
+        raise typer.Exit(1)
+
+
+@app.command()
+def retry(
+    job_id: JobId,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start the count of attempts anew.")] = False,
+    app: App = None,
+    config: Config = None,
+    file: File = None,
+    cluster: Name = None,
+    as_json: Json = False,
+) -> None:
+    """Run a failed or cancelled job again, now."""
+    job = ask((app, config, file, cluster), lambda scheduler: scheduler.retry(job_id, fresh=fresh))
+    if as_json:
+        print_json(job)
+    else:
+        typer.echo(f"{job.id} is {job.state} again; a worker runs it next")
+
+
+def stats(
+    app: App = None, config: Config = None, file: File = None, cluster: Name = None, as_json: Json = False
+) -> None:
+    """How many jobs there are, per lane and state, and how long the oldest ready one has waited."""
+    counts = ask((app, config, file, cluster), lambda scheduler: scheduler.counts())
+    if as_json:
+        print_json({"totals": {str(state): counts.total(state) for state in JobState}, **plain(counts)})
+        return
+    console = Console()
+    console.print(counts_table(counts) if counts.lanes else "no jobs yet")
+    for agent in counts.unreachable:
+        console.print(f"agent {agent} did not answer: its jobs are missing here", style="yellow")

@@ -1,0 +1,74 @@
+"""The `jobmaster` command. Parses, calls, renders; no rules and no SQL here.
+
+Exit codes: 0 done; 1 the thing asked for failed or was not found; 2 the call or the configuration is wrong; 3 a store
+could not be reached.
+"""
+
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobmaster.cli import doctor, jobs, starter
+from jobmaster.cli import run as running
+from jobmaster.cli.target import Json
+from jobmaster.model.errors import ConfigurationError, JobMasterError, StoreError
+
+app = typer.Typer(
+    name="jobmaster",
+    help="Background jobs: run workers, look at jobs, mend what went wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(jobs.app, name="jobs")
+app.command("run")(running.run)
+app.command("worker")(running.worker)
+app.command("stats")(jobs.stats)
+app.command("doctor")(doctor.doctor)
+app.command("migrate")(doctor.migrate)
+app.command("init")(starter.init)
+
+
+@app.command()
+def demo(
+    path: Annotated[Path | None, typer.Argument(help="Folder to work on; default: Python's standard library.")] = None,
+    file: Annotated[Path, typer.Option(help="The SQLite file that holds everything.")] = Path("demo.db"),
+) -> None:
+    """Do real work on real files: one job per file of a folder tree, with retries, progress and a schedule."""
+    from jobmaster.demo.run import main
+
+    raise typer.Exit(main(path, file))
+
+
+@app.command()
+def version(as_json: Json = False) -> None:
+    """The versions of JobMaster, Python and SQLite."""
+    import json
+    import platform
+    import sqlite3
+
+    facts = {
+        "jobmaster": installed_version("jobmaster-runtime"),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
+    typer.echo(json.dumps(facts) if as_json else "\n".join(f"{name} {number}" for name, number in facts.items()))
+
+
+def run() -> None:
+    """The entry point: every foreseen error is one message on stderr and an exit code."""
+    try:
+        app()
+    except ConfigurationError as error:
+        code, message = 2, str(error)
+    except StoreError as error:
+        code, message = 3, str(error)
+    except JobMasterError as error:
+        code, message = 1, str(error)
+    else:
+        return
+    print(f"jobmaster: {message}", file=sys.stderr)
+    sys.exit(code)
