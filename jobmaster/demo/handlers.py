@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from jobmaster import JobContext, JobHandler, Priority, Retry, Snooze
-from jobmaster.demo.progress import Census
+from jobmaster.demo.census import Census
 
 FILES_LANE = "files"
 FILMS_LANE = "films"
@@ -83,7 +83,7 @@ class Summarise(JobHandler[Batch]):
         self._census = census
 
     async def execute(self, job: JobContext[Batch]) -> dict[str, int]:
-        open_jobs = await self._census.open_files(job.data.batch)
-        if open_jobs:
+        if await self._census.files_open(job.data.batch):
             raise Snooze(timedelta(milliseconds=500))
-        return await self._census.totals(job.data.batch)
+        totals: dict[str, int] = await self._census.totals(job.data.batch)
+        return totals
