@@ -42,6 +42,16 @@ class Cluster:
     def registry(self) -> Registry:
         return self._registry
 
+    def with_settings(self, settings: ClusterSettings) -> "Cluster":
+        """The same handlers and listeners under other settings, which are taken as they are."""
+        cluster = Cluster(settings, self._registry)
+        cluster._callbacks = self._callbacks
+        return cluster
+
+    def without_workers(self) -> "Cluster":
+        """The same cluster for a process that adds its workers itself."""
+        return self.with_settings(self._settings.model_copy(update={"workers": ()}))
+
     def listeners(self) -> Listeners:
         """The listeners of one runtime: fresh ones, as they belong to the loop they are started on."""
         return Listeners({EventKind(kind): found for kind, found in self._callbacks.items()})

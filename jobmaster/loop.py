@@ -73,6 +73,10 @@ class Loop:
         self._thread = threading.get_ident()
         self._task = self._loop.create_task(self._run(), name=f"jobmaster:{self.name}")
 
+    async def pass_once(self) -> float:
+        """One pass of the duty, without the loop; what it raises is raised."""
+        return await self._duty()
+
     async def stop(self, grace: float = 5.0) -> None:
         """No further pass begins. One under way may finish for `grace` real seconds and is cancelled then: its store
         calls are idempotent, so being cut short equals an answer that was lost. Returns when it has ended. A second

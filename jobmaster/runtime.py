@@ -84,7 +84,8 @@ class Runtime:
         try:
             await runtime._open()
             await introduce(runtime.master, runtime.agents, cluster.settings, cluster.registry)
-            duties = runtime._begin_duties()
+            duties = runtime._make_duties()
+            duties.start()
             for settings in cluster.settings.workers:
                 await runtime._crew.hire(settings, duties)
         except BaseException:
@@ -103,6 +104,31 @@ class Runtime:
             await runtime.stop(0)
             raise
         return runtime
+
+    @classmethod
+    async def rehearse(cls, cluster: "Cluster", *, clock: Clock) -> Self:
+        """Open the stores and make the duties, but have nothing run by itself: the testing kit asks each duty for its
+        passes."""
+        runtime = cls(cluster, clock)
+        try:
+            await runtime._open()
+            await introduce(runtime.master, runtime.agents, cluster.settings, cluster.registry)
+            runtime._make_duties()
+        except BaseException:
+            await runtime.stop(0)
+            raise
+        return runtime
+
+    async def sync_history(self) -> None:
+        """Bring over to the master what this process's agents have recorded until now, rather than within a second."""
+        assert self._duties is not None, "this runtime only connects"
+        await self._duties.sync()
+
+    async def pass_duties(self) -> None:
+        """One pass of each duty, now, and the outboxes emptied; what a duty raises is raised."""
+        assert self._duties is not None, "this runtime only connects"
+        await self._duties.pass_once()
+        await self.sync_history()
 
     @property
     def workers(self) -> tuple[WorkerHandle, ...]:
@@ -174,7 +200,7 @@ class Runtime:
             error.add_note(f"while opening the master, {self.cluster.settings.master.shown_url}")
             raise
 
-    def _begin_duties(self) -> Duties:
+    def _make_duties(self) -> Duties:
         workers = self.cluster.settings.workers
         self._duties = Duties(
             self.master,
@@ -189,7 +215,6 @@ class Runtime:
             coordinates=not workers or any(worker.mode is WorkerMode.FULL for worker in workers),
         )
         self._stack.push_async_callback(self._duties.stop)
-        self._duties.start()
         return self._duties
 
     def _look_at_master(self) -> None:
