@@ -125,20 +125,24 @@ class Executor:
             in_thread=handler is not None and handler.blocking,
             remedy="it ignored its cancellation; let CancelledError through, or ask job.cancelled in a thread",
         )
-        self.abandoned.add(lease)
-        task.add_done_callback(lambda _: self.abandoned.discard(lease))
+        self._set_aside(lease)
         task.cancel()
         if lease.ending in FENCED:
             self._conclude(lease, None)
         else:
             self._conclude(lease, self._failed(lease, _overrun(lease)))
 
+    def _set_aside(self, lease: Lease) -> None:
+        assert lease.task is not None
+        self.abandoned.add(lease)
+        lease.task.add_done_callback(lambda _: self.abandoned.discard(lease))
+
     def leave_behind(self) -> list[str]:
         """The worker goes and these have not ended: no outcome of theirs is taken any more. The handlers' names."""
         names = {lease.job.handler for lease in self.running}
-        for lease in self.running:
+        for lease in tuple(self.running):
             lease.done = True
-        self.abandoned |= self.running
+            self._set_aside(lease)
         self.running.clear()
         return sorted(names)
 

@@ -105,15 +105,16 @@ class Intake:
             pool.measure(now)
             if self._quiet or self._settler.congested:
                 break
-            if pool.hungry and not pool.starved and pool.room:
-                await self._claim(pool)
+            room = pool.room - self._settler.returning
+            if pool.hungry and not pool.starved and room > 0:
+                await self._claim(pool, room)
             seconds = pool.saturation(self._clock.mono())
             if seconds is not None and seconds >= SATURATION_SECONDS:
                 self._saturated(seconds)
         return self._until_next_return()
 
-    async def _claim(self, pool: SlotPool) -> None:
-        limit, hints, sent = pool.room, self._hints, self._clock.mono()
+    async def _claim(self, pool: SlotPool, limit: int) -> None:
+        hints, sent = self._hints, self._clock.mono()
         quotas = pool.quotas(limit)
         jobs = await self._agent.claim(self._worker_id, quotas, self._handlers, limit, self._keeper.ttl_us)
         pool.claimed(quotas, Counter(job.lane for job in jobs) if len(quotas) > 1 else {next(iter(quotas)): len(jobs)})

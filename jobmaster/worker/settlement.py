@@ -58,7 +58,7 @@ class Settler:
         rng: random.Random,
     ) -> None:
         self.relieved = on_relief
-        """Called when outcomes pile up no longer."""
+        """Called when what stood in the way of claiming is gone: too many outcomes, or leases on their way back."""
         self._agent = agent
         self._keeper = keeper
         self._listeners = listeners
@@ -69,6 +69,8 @@ class Settler:
         self._outcomes: list[tuple[Lease, Settlement]] = []
         self._returns: list[tuple[Lease, Release]] = []
         self._open = 0
+        self.returning = 0
+        """Leases on their way back: not run here any more, but not the store's again either."""
         self._flights: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._congested = False
@@ -88,6 +90,7 @@ class Settler:
     def give_back(self, lease: Lease) -> None:
         """Return a lease without an outcome: unstarted as it came, or interrupted."""
         lease.done = True
+        self.returning += 1
         self._returns.append((lease, release_of(lease, self._keeper.worker_id, self._host)))
         self._added(len(self._returns) >= BATCH)
 
@@ -181,7 +184,9 @@ class Settler:
 
     async def _fly_returns(self, batch: list[tuple[Lease, Release]]) -> None:
         for (lease, _), _ in await self._until_answered(self._agent.release, batch):
+            self.returning -= 1
             self._answered(lease)
+        self.relieved()
 
     def _answered(self, lease: Lease) -> None:
         self._open -= 1
