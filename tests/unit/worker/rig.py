@@ -191,7 +191,9 @@ class Rig:
             job = await self.job(job_id)
             return job if job.terminal else None
 
-        return await eventually(terminal, what=f"the job {job_id} ends")
+        job = await eventually(terminal, what=f"the job {job_id} ends")
+        assert job is not None
+        return job
 
     async def records(self, job_id: str) -> list[OutboxRecord]:
         return [one for one in await self.agent.changes(10_000) if one.job is not None and one.job.id == job_id]
