@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from jobmaster.builder import ClusterBuilder
     from jobmaster.builder_sections import AgentSection, WorkerSection
     from jobmaster.cluster import Cluster
+    from jobmaster.crew import WorkerHandle
+    from jobmaster.enqueue import Enqueue
+    from jobmaster.handle import JobHandle, JobHandles
     from jobmaster.handler import JobHandler, job
     from jobmaster.listeners import EventKind, JobEvent
     from jobmaster.model.errors import (
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
     from jobmaster.model.priority import Priority
     from jobmaster.model.retry import Retry
     from jobmaster.model.states import FailReason, JobState
+    from jobmaster.runtime import Runtime
+    from jobmaster.scheduler import Scheduler
+    from jobmaster.views import CancelOutcome, CancelResult, Counts, JobInfo, JobPage, RunInfo, ScheduleInfo
     from jobmaster.worker.context import JobContext
 
 __version__ = "0.1.0"
@@ -47,11 +53,15 @@ __version__ = "0.1.0"
 __all__ = [
     "AgentSection",
     "AgentUnreachable",
+    "CancelOutcome",
+    "CancelResult",
     "Cluster",
     "ClusterBuilder",
     "ConfigurationError",
+    "Counts",
     "DataInvalid",
     "DefinitionInvalid",
+    "Enqueue",
     "EventKind",
     "FailReason",
     "HandlerUnknown",
@@ -62,9 +72,13 @@ __all__ = [
     "JobContext",
     "JobEvent",
     "JobFailed",
+    "JobHandle",
     "JobHandler",
+    "JobHandles",
+    "JobInfo",
     "JobMasterError",
     "JobNotFound",
+    "JobPage",
     "JobState",
     "KeyInvalid",
     "LeaseLost",
@@ -77,8 +91,13 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryAfter",
+    "RunInfo",
+    "Runtime",
+    "ScheduleInfo",
+    "Scheduler",
     "Snooze",
     "StoreError",
+    "WorkerHandle",
     "WorkerSection",
     "__version__",
     "job",
@@ -86,16 +105,29 @@ __all__ = [
 
 _ELSEWHERE = {
     "AgentSection": "jobmaster.builder_sections",
+    "CancelOutcome": "jobmaster.views",
+    "CancelResult": "jobmaster.views",
     "Cluster": "jobmaster.cluster",
     "ClusterBuilder": "jobmaster.builder",
+    "Counts": "jobmaster.views",
+    "Enqueue": "jobmaster.enqueue",
     "EventKind": "jobmaster.listeners",
     "FailReason": "jobmaster.model.states",
     "JobContext": "jobmaster.worker.context",
     "JobEvent": "jobmaster.listeners",
+    "JobHandle": "jobmaster.handle",
     "JobHandler": "jobmaster.handler",
+    "JobHandles": "jobmaster.handle",
+    "JobInfo": "jobmaster.views",
+    "JobPage": "jobmaster.views",
     "JobState": "jobmaster.model.states",
     "Priority": "jobmaster.model.priority",
     "Retry": "jobmaster.model.retry",
+    "RunInfo": "jobmaster.views",
+    "Runtime": "jobmaster.runtime",
+    "ScheduleInfo": "jobmaster.views",
+    "Scheduler": "jobmaster.scheduler",
+    "WorkerHandle": "jobmaster.crew",
     "WorkerSection": "jobmaster.builder_sections",
     "job": "jobmaster.handler",
 }

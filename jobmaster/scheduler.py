@@ -34,8 +34,11 @@ from jobmaster.model.states import JobState
 from jobmaster.registry import Registry
 from jobmaster.settings import ClusterSettings
 from jobmaster.views import CancelResult, Counts, JobInfo, JobPage, ScheduleInfo, job_info, schedule_info
+from jobmaster.worker.context import JobContext
 
 Data = TypeVar("Data")
+ContextFunction = Callable[[JobContext[Data]], Any]
+"""A function with `@job` that takes nothing but the job."""
 Reference = Callable[..., Any] | str
 """A registered function or method, or the stored name of a handler whose code need not be here."""
 
@@ -98,6 +101,13 @@ class Scheduler:
     ) -> JobHandle: ...
     @overload
     async def once_now(
+        self,
+        handler: ContextFunction[Data],
+        data: Data | Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> JobHandle: ...
+    @overload
+    async def once_now(
         self, handler: Reference, data: Mapping[str, Any] | None = None, **options: Unpack[Options]
     ) -> JobHandle: ...
     async def once_now(self, handler: Any, data: Any = None, **options: Unpack[Options]) -> JobHandle:
@@ -108,6 +118,14 @@ class Scheduler:
     async def once_at(
         self,
         handler: type[JobHandler[Data]],
+        when: datetime,
+        data: Data | Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> JobHandle: ...
+    @overload
+    async def once_at(
+        self,
+        handler: ContextFunction[Data],
         when: datetime,
         data: Data | Mapping[str, Any] | None = None,
         **options: Unpack[Options],
@@ -126,6 +144,14 @@ class Scheduler:
     async def once_after(
         self,
         handler: type[JobHandler[Data]],
+        delay: timedelta,
+        data: Data | Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> JobHandle: ...
+    @overload
+    async def once_after(
+        self,
+        handler: ContextFunction[Data],
         delay: timedelta,
         data: Data | Mapping[str, Any] | None = None,
         **options: Unpack[Options],
@@ -165,6 +191,16 @@ class Scheduler:
     async def recurring(
         self,
         handler: type[JobHandler[Data]],
+        when: timedelta,
+        data: Data | Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> ScheduleInfo: ...
+    @overload
+    async def recurring(
+        self,
+        handler: ContextFunction[Data],
         when: timedelta,
         data: Data | Mapping[str, Any] | None = None,
         *,
