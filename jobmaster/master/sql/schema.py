@@ -5,6 +5,7 @@ from pathlib import Path
 from sqlalchemy import Connection, column, inspect, select, table
 
 import jobmaster.master.migrations
+from jobmaster.contracts.migrating import ONE_AT_A_TIME
 from jobmaster.master.migrations import HEAD
 from jobmaster.model.errors import SchemaOutdated
 
@@ -29,7 +30,8 @@ def upgrade(connection: Connection, prefix: str, store: str) -> None:
     config.set_main_option("script_location", str(Path(jobmaster.master.migrations.__file__).parent))
     config.attributes.update(connection=connection, prefix=prefix)
     try:
-        command.upgrade(config, HEAD)
+        with ONE_AT_A_TIME:
+            command.upgrade(config, HEAD)
     except CommandError as error:
         raise unknown(store, found) from error
 
