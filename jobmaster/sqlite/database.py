@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from jobmaster.contracts.clock import Clock
 from jobmaster.model.errors import Refused
 from jobmaster.sqlite.connect import BUSY_SECONDS, connect_reader, findings
 from jobmaster.sqlite.faults import is_environmental, refused
@@ -48,6 +49,8 @@ class Database:
         """Equal for all who share this file."""
         self.process = os.getpid()
         self.references = 0
+        self.clock: Clock | None = None
+        """Store time, for whoever keeps time here: the clock of the first who set it."""
         self._busy_seconds = busy_seconds
         self._lock = FileLock(f"{path}.lock") if has_wal_reset_defect(sqlite3.sqlite_version_info) else None
         try:

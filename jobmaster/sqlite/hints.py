@@ -8,24 +8,35 @@ one that is only `wake`d is not counted, which suits topics that would otherwise
 import asyncio
 import contextlib
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any
 
 
 class Waiter:
     """One wait, registered from creation until `close`. Belongs to the running loop."""
 
-    __slots__ = ("_future", "_loop", "poll", "topics")
+    __slots__ = ("_future", "_loop", "everything", "poll", "since", "topics")
 
-    def __init__(self, topics: frozenset[str], poll: float) -> None:
+    def __init__(self, topics: frozenset[str], poll: float, everything: int) -> None:
         self.topics = topics
         self.poll = poll
+        self.since = time.monotonic()
+        self.everything = everything
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] = self._loop.create_future()
 
-    async def wait(self, seconds: float) -> None:
-        """Return once woken, or after `seconds`."""
-        await asyncio.wait([self._future], timeout=seconds)
+    async def wait(self, nap: Coroutine[Any, Any, None]) -> None:
+        """Return once woken, or when `nap`, the clock's sleep, is over."""
+        if self._future.done():
+            nap.close()
+            return
+        sleeper = asyncio.ensure_future(nap)
+        try:
+            await asyncio.wait((self._future, sleeper), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeper.cancel()
 
     def wake(self) -> None:
         # The loop may have been closed by somebody who did not wait for us.
@@ -77,11 +88,18 @@ class Hints:
         for waiter in woken:
             waiter.wake()
 
-    def publish_everything(self) -> None:
-        """Another process changed the file, who knows what."""
+    def look(self, changed: bool) -> None:
+        """To be called when somebody has looked whether another process changed the file: who knows what. A waiter is
+        woken by that no sooner than its own `poll` after it began to wait, so that one who watches closely does not
+        keep all the others awake."""
+        now = time.monotonic()
         with self._lock:
-            self._everything += 1
-            woken = set(self._waiters)
+            self._everything += changed
+            woken = [
+                waiter
+                for waiter in self._waiters
+                if waiter.everything != self._everything and now - waiter.since >= waiter.poll
+            ]
         for waiter in woken:
             waiter.wake()
 
@@ -89,8 +107,8 @@ class Hints:
     def waiting(self, topics: frozenset[str], poll: float) -> Iterator[Waiter]:
         """A waiter woken by these topics from here on, and by changes of other processes, looked for every `poll`
         seconds."""
-        waiter = Waiter(topics, poll)
         with self._lock:
+            waiter = Waiter(topics, poll, self._everything)
             self._waiters.add(waiter)
             for topic in topics:
                 self._by_topic.setdefault(topic, set()).add(waiter)

@@ -134,9 +134,8 @@ class Writer:
         self._looked_at = time.monotonic()
         with contextlib.suppress(sqlite3.Error):
             version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-            if version != self._data_version:
-                self._data_version = version
-                self.hints.publish_everything()
+            self.hints.look(version != self._data_version)
+            self._data_version = version
 
     def _transact(self, batch: list[Request]) -> None:
         """Run the batch in one transaction; one by one if something among it took the whole transaction down."""

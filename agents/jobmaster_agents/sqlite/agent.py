@@ -1,0 +1,349 @@
+"""SqliteAgent: the transport that keeps its jobs in a file, for any number of processes on one host.
+
+Where to read: `tables` and `rows` what is stored · `store` what the verbs share · `putting`, `claiming`, `settling` the
+paths on which thousands of jobs a second travel, each a few statements a batch · `leasing`, `waiting` the others, job
+by job through `ledger` · `outbox`, `reading`, `workers` · `schema` and `migrations`.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from jobmaster.contracts.clock import Clock, SystemClock
+from jobmaster.contracts.values import (
+    AmendAnswer,
+    Amendment,
+    Control,
+    ExtendAnswer,
+    Extension,
+    InventoryItem,
+    JobFilter,
+    LaneStats,
+    OutboxRecord,
+    Page,
+    ParkReport,
+    ProbeReport,
+    PromoteReport,
+    PutAnswer,
+    ReapReport,
+    Release,
+    Revocation,
+    Revoke,
+    RevokeKind,
+    SettleAnswer,
+    Settlement,
+    Signal,
+    StoreState,
+    Traits,
+    WorkerCard,
+)
+from jobmaster.model.errors import ConfigurationError, Refused
+from jobmaster.model.job import Job
+from jobmaster.sqlite import open_database, path_of
+from jobmaster_agents.sqlite import control, outbox, reading, waiting, workers
+from jobmaster_agents.sqlite.claiming import Claimed, Claiming
+from jobmaster_agents.sqlite.leasing import Leasing
+from jobmaster_agents.sqlite.ledger import Ledger
+from jobmaster_agents.sqlite.putting import Putting
+from jobmaster_agents.sqlite.schema import HEAD, ensure_schema
+from jobmaster_agents.sqlite.settling import Ended, Settling
+from jobmaster_agents.sqlite.store import Store
+from jobmaster_agents.sqlite.tables import Tables
+
+T = TypeVar("T")
+
+LOOK_FOR_WORK_SECONDS = 0.1
+LOOK_FOR_ENDS_SECONDS = 0.01
+"""How often changes by other processes are looked for, while somebody waits for jobs or watches some."""
+
+
+class SqliteAgent:
+    """`sqlite:///file.db`. Handles of one file in a process share one writer; the verbs do what `AgentTransport` says
+    and may be awaited on any event loop. Store time is the clock given."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        cluster: str,
+        name: str,
+        clock: Clock | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if options:
+            raise ConfigurationError(
+                [f"agent {name!r}: unknown options {sorted(options)}; the SQLite transport has none"]
+            )
+        self.name = name
+        self._path = path_of(url)
+        self._tables = Tables(cluster, name)
+        self._clock = clock or SystemClock()
+        self._verbs: _Verbs | None = None
+        self._heard: dict[frozenset[str], int] = {}
+        self.traits = Traits(
+            shared_outbox=self._tables.outbox,
+            database_key=f"sqlite:{self._path}",
+            virtual_time=True,
+        )
+
+    async def open(self) -> ProbeReport:
+        if self._verbs is None:
+            database = await asyncio.to_thread(open_database, self._path)
+            try:
+                # Handles of one process share one store time, whoever's clock is wrong.
+                database.clock = database.clock or self._clock
+                store = Store(self.name, self._tables, database.clock, database)
+                await database.write(lambda connection: ensure_schema(connection, self._tables, self._path))
+                store.incarnation = (await database.read(store.meta)).incarnation
+            except BaseException:
+                await asyncio.to_thread(database.close)
+                raise
+            self._verbs = _Verbs(store)
+        return await self.probe()
+
+    async def close(self) -> None:
+        verbs, self._verbs = self._verbs, None
+        if verbs is not None:
+            await asyncio.to_thread(verbs.store.database.close)
+
+    def companion(self) -> "SqliteAgent":
+        return self
+
+    async def probe(self) -> ProbeReport:
+        store = self._open().store
+        meta, high_water = await store.database.read(lambda c: (store.meta(c), outbox.high_water(store, c)))
+        return ProbeReport(
+            incarnation=meta.incarnation,
+            mode=meta.mode,
+            high_water=high_water,
+            findings=store.database.findings(),
+            facts={"kind": "sqlite", "schema": HEAD, **store.database.facts()},
+        )
+
+    async def put(self, jobs: Sequence[Job], put_deadline_us: int) -> list[PutAnswer]:
+        verbs = self._open()
+        lanes = {job.lane for job in jobs}
+        return await verbs.store.database.write(
+            lambda connection: verbs.putting.put(connection, jobs, put_deadline_us),
+            before_commit="enqueue.before_commit",
+            after_commit="enqueue.after_commit",
+            then=lambda _: verbs.publish(lanes),
+        )
+
+    async def claim(
+        self, worker: str, quotas: Mapping[str, int], handlers: frozenset[str], limit: int, ttl_us: int
+    ) -> list[Job]:
+        verbs = self._open()
+
+        def then(claimed: Claimed) -> None:
+            verbs.gone(claimed.gone)
+
+        claimed = await verbs.store.database.write(
+            lambda connection: verbs.claiming.claim(connection, worker, quotas, handlers, limit, ttl_us),
+            after_commit="claim.after_commit",
+            then=then,
+        )
+        if not claimed.packed:
+            return []
+        jobs = verbs.claiming.read(claimed, worker)
+        if jobs is None:
+            jobs = await self._read(lambda c: verbs.claiming.read_again(c, claimed))
+        return jobs
+
+    async def extend(self, items: Sequence[Extension], ttl_us: int) -> list[ExtendAnswer]:
+        verbs = self._open()
+        return await verbs.store.database.write(
+            lambda connection: verbs.leasing.extend(connection, items, ttl_us), after_commit="extend.after_commit"
+        )
+
+    async def settle(self, items: Sequence[Settlement]) -> list[SettleAnswer]:
+        verbs = self._open()
+        ended = await verbs.store.database.write(
+            lambda connection: verbs.settling.settle(connection, items),
+            before_commit="settle.before_commit",
+            after_commit="settle.after_commit",
+            then=verbs.ended,
+        )
+        return ended.answers
+
+    async def release(self, items: Sequence[Release]) -> list[SettleAnswer]:
+        verbs = self._open()
+        ended = await verbs.store.database.write(
+            lambda connection: verbs.leasing.release(connection, items),
+            after_commit="release.after_commit",
+            then=verbs.ended,
+        )
+        return ended.answers
+
+    async def reap(self, limit: int, dead: frozenset[str] = frozenset(), expired: bool = True) -> ReapReport:
+        verbs = self._open()
+        store = verbs.store
+        gone = await self._read(lambda c: workers.dead(store, c))
+
+        def reap(connection: sqlite3.Connection) -> tuple[ReapReport, Ledger]:
+            report, ledger = verbs.leasing.reap(connection, limit, dead | gone, expired)
+            workers.forget_idle(store, connection, gone)
+            return report, ledger
+
+        report, _ = await store.database.write(reap, after_commit="reap.after_commit", then=verbs.changed)
+        return report
+
+    async def promote(self, limit: int) -> PromoteReport:
+        verbs = self._open()
+        report, _ = await verbs.store.database.write(
+            lambda connection: waiting.promote(verbs.store, connection, limit), then=verbs.changed
+        )
+        return report
+
+    async def park(self, known: frozenset[str], limit: int) -> ParkReport:
+        verbs = self._open()
+        report, _ = await verbs.store.database.write(
+            lambda connection: waiting.park(verbs.store, connection, known, limit),
+            then=lambda done: verbs.publish(done[1]),
+        )
+        return report
+
+    async def revoke(self, items: Sequence[Revoke]) -> list[Revocation]:
+        verbs = self._open()
+        answers, _ = await verbs.store.database.write(
+            lambda connection: waiting.revoke(verbs.store, connection, items), then=lambda done: verbs.gone(done[1])
+        )
+        return answers
+
+    async def amend(self, items: Sequence[Amendment]) -> list[AmendAnswer]:
+        verbs = self._open()
+        answers, _ = await verbs.store.database.write(
+            lambda connection: waiting.amend(verbs.store, connection, items),
+            then=lambda done: verbs.publish(done[1]),
+        )
+        return answers
+
+    async def withdraw(self, lane: str | None, limit: int) -> list[str]:
+        verbs = self._open()
+        return await verbs.store.database.write(
+            lambda connection: waiting.take_waiting(verbs.store, connection, lane, RevokeKind.MOVE, limit),
+            then=verbs.gone,
+        )
+
+    async def inventory(self, after_id: str, limit: int) -> list[InventoryItem]:
+        return await self._ask(reading.inventory, after_id, limit)
+
+    async def find(self, ids: Sequence[str]) -> list[Job | None]:
+        return await self._ask(reading.find, ids)
+
+    async def jobs(self, after_id: str, before_id: str, limit: int, leased_only: bool = False) -> list[Job]:
+        return await self._ask(reading.jobs, after_id, before_id, limit, leased_only)
+
+    async def peek(self, where: JobFilter, cursor: str | None, limit: int) -> Page:
+        return await self._ask(reading.peek, where, cursor, limit)
+
+    async def stats(self) -> list[LaneStats]:
+        return await self._ask(reading.stats)
+
+    async def changes(self, limit: int, older_than_us: int = 0) -> list[OutboxRecord]:
+        return await self._ask(outbox.changes, limit, older_than_us)
+
+    async def confirm(self, seqs: Sequence[int]) -> None:
+        await self._do(outbox.confirm, seqs)
+
+    async def prune(self, limit: int) -> int:
+        return await self._do(outbox.prune, limit)
+
+    async def register(self, card: WorkerCard) -> None:
+        await self._do(workers.register, card)
+
+    async def deregister(self, worker: str) -> None:
+        await self._do(workers.deregister, worker)
+
+    async def workers(self) -> list[WorkerCard]:
+        return await self._ask(workers.workers)
+
+    async def store_now_us(self) -> int:
+        return self._open().store.now_us()
+
+    async def control(self, change: Control) -> StoreState:
+        verbs = self._open()
+        state, _, _ = await verbs.store.database.write(
+            lambda connection: control.control(verbs.store, connection, change),
+            then=verbs.controlled,
+        )
+        return state
+
+    async def signal(self, signals: Sequence[Signal]) -> None:
+        await self._do(workers.leave_signals, signals)
+
+    async def signals(self, worker: str) -> list[Signal]:
+        # Asked twice a second by whoever holds leases: reading first costs no writer and no lock.
+        if not await self._ask(workers.has_signals, worker):
+            return []
+        return await self._do(workers.take_signals, worker)
+
+    async def wait(self, lanes: frozenset[str], seconds: float) -> None:
+        store = self._open().store
+        hints = store.database.hints
+        topics = frozenset(map(store.lane_topic, lanes))
+        seen = self._heard.get(lanes, 0)
+        with hints.waiting(topics, LOOK_FOR_WORK_SECONDS) as waiter:
+            if hints.count(topics) == seen and seconds > 0:
+                await waiter.wait(self._clock.sleep(seconds))
+        self._heard[lanes] = hints.count(topics)
+
+    async def watch(self, ids: frozenset[str], seconds: float) -> None:
+        if seconds <= 0:
+            return
+        hints = self._open().store.database.hints
+        with hints.waiting(ids, LOOK_FOR_ENDS_SECONDS) as waiter:
+            if not await self._ask(outbox.any_ended, ids):
+                await waiter.wait(self._clock.sleep(seconds))
+
+    def _open(self) -> "_Verbs":
+        if self._verbs is None:
+            raise Refused(f"agent {self.name!r} is not open: call open() first")
+        return self._verbs
+
+    async def _ask(self, question: Callable[..., T], *arguments: Any) -> T:
+        """`question(store, connection, …)` on a connection that can't write."""
+        store = self._open().store
+        return await store.database.read(lambda connection: question(store, connection, *arguments))
+
+    async def _do(self, change: Callable[..., T], *arguments: Any) -> T:
+        """`change(store, connection, …)` in the writer's transaction."""
+        store = self._open().store
+        return await store.database.write(lambda connection: change(store, connection, *arguments))
+
+    async def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._open().store.database.read(fn)
+
+
+class _Verbs:
+    """What an open handle works with, and whom it tells of what it did, on the writer's thread."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.putting = Putting(store)
+        self.claiming = Claiming(store)
+        self.settling = Settling(store)
+        self.leasing = Leasing(store)
+
+    def publish(self, lanes: set[str]) -> None:
+        """These lanes may have ready jobs."""
+        if lanes:
+            self.store.database.hints.publish([self.store.lane_topic(lane) for lane in lanes])
+
+    def gone(self, ids: list[str]) -> None:
+        """These jobs are here no more."""
+        if ids:
+            self.store.database.hints.wake(ids)
+
+    def ended(self, ended: Ended) -> None:
+        self.publish(ended.ready)
+        self.gone(ended.gone)
+
+    def controlled(self, done: tuple[StoreState, set[str], list[str]]) -> None:
+        self.publish(done[1])
+        self.gone(done[2])
+
+    def changed(self, done: tuple[object, Ledger]) -> None:
+        self.publish(done[1].ready)
+        self.gone(done[1].gone)

@@ -1,0 +1,55 @@
+"""control: what an operator decides about the store or one of its lanes, kept in the store."""
+
+import sqlite3
+from typing import assert_never
+
+from jobmaster.contracts.values import Control, ControlKind, RevokeKind, StoreMode, StoreState
+from jobmaster.model.errors import Refused
+from jobmaster_agents.sqlite.store import Store
+from jobmaster_agents.sqlite.tables import READY
+from jobmaster_agents.sqlite.waiting import take_waiting
+
+_PURGED_AT_ONCE = 1_000
+
+
+def control(store: Store, connection: sqlite3.Connection, change: Control) -> tuple[StoreState, set[str], list[str]]:
+    """The state afterwards, the lanes to look at again, and the jobs that were purged."""
+    t = store.tables
+    lanes: set[str] = set()
+    purged: list[str] = []
+    match change.kind:
+        case ControlKind.STATE:
+            pass
+        case ControlKind.PAUSE:
+            _set_mode(store, connection, StoreMode.PAUSED)
+        case ControlKind.DRAIN:
+            _set_mode(store, connection, StoreMode.DRAINING)
+        case ControlKind.QUARANTINE:
+            _set_mode(store, connection, StoreMode.QUARANTINED)
+        case ControlKind.RESUME:
+            _set_mode(store, connection, StoreMode.OPEN)
+            found = connection.execute(f"SELECT DISTINCT lane FROM {t.job} WHERE st = {READY}")
+            lanes = {lane for (lane,) in found}
+        case ControlKind.PAUSE_LANE:
+            connection.execute(f"INSERT OR REPLACE INTO {t.lane} VALUES (?, 1)", (_lane(change),))
+        case ControlKind.RESUME_LANE:
+            connection.execute(f"DELETE FROM {t.lane} WHERE name = ?", (_lane(change),))
+            lanes = {_lane(change)}
+        case ControlKind.PURGE_LANE:
+            while piece := take_waiting(store, connection, _lane(change), RevokeKind.CANCEL, _PURGED_AT_ONCE):
+                purged += piece
+        case _:
+            assert_never(change.kind)
+    paused = connection.execute(f"SELECT name FROM {t.lane} WHERE paused")
+    state = StoreState(store.meta(connection).mode, frozenset(name for (name,) in paused), len(purged))
+    return state, lanes, purged
+
+
+def _set_mode(store: Store, connection: sqlite3.Connection, mode: StoreMode) -> None:
+    connection.execute(f"UPDATE {store.tables.meta} SET mode = ?", (mode.value,))
+
+
+def _lane(change: Control) -> str:
+    if change.lane is None:
+        raise Refused(f"control {change.kind} names no lane: give Control(kind, lane)")
+    return change.lane

@@ -1,0 +1,1 @@
+"""The schema of one agent in an SQLite file, revision by revision."""
