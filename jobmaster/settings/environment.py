@@ -10,23 +10,17 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from jobmaster.model.errors import quoted
 from jobmaster.settings.models import ENVIRONMENT_PREFIX, SEPARATOR, ClusterSettings
-
-
-class _Environment(BaseSettings, ClusterSettings):
-    """Only its field names and types are used: never instantiated."""
-
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter=SEPARATOR, extra="forbid")
 
 
 def read_environment(agents: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
     """What the environment sets, nested; what cannot be read in it, and what is nearly a setting, is a fault."""
     faults.extend(_mistyped())
     try:
-        tree: dict[str, Any] = EnvSettingsSource(_Environment)()
+        tree: dict[str, Any] = _source()()
     except SettingsError as error:
         faults.append(f"the environment cannot be read: {error}; a table or list in one variable is written as JSON")
         return {}
@@ -35,6 +29,12 @@ def read_environment(agents: Mapping[str, Any], faults: list[str]) -> dict[str, 
         dashed = {name.replace("-", "_"): name for name in agents}
         tree["agents"] = {name if name in agents else dashed.get(name, name): agent for name, agent in named.items()}
     return {key: _plain(value) for key, value in tree.items()}
+
+
+def _source() -> EnvSettingsSource:
+    # The source asks its class for field names and types only, so the settings need not be pydantic-settings' own.
+    shape = type("Environment", (BaseSettings, ClusterSettings), {})
+    return EnvSettingsSource(shape, env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter=SEPARATOR)
 
 
 def _plain(value: Any) -> Any:

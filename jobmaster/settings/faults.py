@@ -26,7 +26,7 @@ def faults_of(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
         elif entry["type"] == "missing":
             faults.append(f"{path}: not given; it is required")
         elif entry["type"] == "value_error":
-            message = str(entry["ctx"]["error"])
+            message = str(entry.get("ctx", {}).get("error", entry["msg"]))
             faults += [_at(path, _shown(tree, where, message), line) for line in message.splitlines()]
         else:
             faults.append(f"{path}{_shown(tree, where, '')}: {_lower(entry['msg'])}")
