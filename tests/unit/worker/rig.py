@@ -123,6 +123,7 @@ class Rig:
         start: bool = True,
         limits: Limits | None = None,
         timings: Timings | None = None,
+        registry: Any = None,
         **worker_options: Any,
     ) -> None:
         self.manual = ManualClock() if clock is None else None
@@ -131,13 +132,14 @@ class Rig:
         self.listeners = RecordingListeners()
         self.settled: list[Settlement] = []
         self.functions = Functions(handlers)
+        self.registry: Any = registry or self.functions
         self._start = start
         self.worker = Worker(
             WorkerSettings(name="rig", slots=slots, lanes=lanes or {"default": None}, prefetch=prefetch),
             timings or Timings(),
             limits or Limits(),
             agent=self.agent,
-            registry=self.functions,
+            registry=self.registry,
             listeners=self.listeners,
             clock=self.clock,
             rng=random.Random(7),
