@@ -21,7 +21,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jobmaster import Cluster, ClusterBuilder, Enqueue, JobContext, JobHandler
+from jobmaster import Cluster, ClusterBuilder, JobContext, JobHandler
+from jobmaster.enqueue import Enqueue
 from jobmaster.model.states import JobState
 
 SLOTS = 100

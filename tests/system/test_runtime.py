@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobmaster import Cluster, ClusterBuilder, JobContext, JobHandler, Retry
-from jobmaster.model.errors import JobFailed, JobMasterError, NameInvalid, OptionInvalid
+from jobmaster.model.errors import ConfigurationError, JobFailed, JobMasterError, NameInvalid, OptionInvalid
 from jobmaster.model.states import JobState
 from tests.support import eventually
 
@@ -55,7 +55,7 @@ def _fresh_gate() -> None:
     _gate = Gate()
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite-split"])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Cluster:
     config = ClusterBuilder("production").add_handlers(SendWelcome, Fail, WaitAtGate)
     match request.param:
@@ -192,3 +192,32 @@ async def test_with_several_agents_a_worker_must_say_which() -> None:
         with pytest.raises(OptionInvalid, match="several"):
             await runtime.add_worker()
         assert (await runtime.add_worker(agent="b")).card.lanes == ("default",)
+
+
+@pytest.mark.asyncio
+async def test_an_agent_name_can_not_be_pointed_at_another_store(tmp_path: Path) -> None:
+    def build(file: str) -> Cluster:
+        config = ClusterBuilder("c").add_handlers(SendWelcome).use_sqlite_for_master(tmp_path / "master.db")
+        config.add_agent("a").use_sqlite_for_agent(tmp_path / file)
+        config.add_worker().agent("a")
+        return config.build()
+
+    async with build("one.db").run():
+        pass
+    with pytest.raises(ConfigurationError, match="'a' is known as another store"):
+        await build("two.db").start()
+    async with build("one.db").run():
+        pass
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    config = ClusterBuilder("c").add_handlers(SendWelcome).use_sqlite_for_master(tmp_path / "master.db")
+    config.add_agent("good").use_sqlite_for_agent(tmp_path / "good.db")
+    config.add_agent("bad").use_sqlite_for_agent(tmp_path / "folder")
+    config.add_worker().agent("good")
+    before = set(asyncio.all_tasks())
+    with pytest.raises(JobMasterError, match="folder"):
+        await config.build().start()
+    assert set(asyncio.all_tasks()) == before

@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+from jobmaster.contracts.migrating import ONE_AT_A_TIME
 from jobmaster.model.errors import SchemaOutdated
 from jobmaster.telemetry.failpoints import failpoint
 from jobmaster_agents.sqlite.tables import Tables
@@ -52,5 +53,6 @@ def _migrate(connection: sqlite3.Connection, tables: Tables) -> None:
         config.attributes["connection"] = core
         config.attributes["prefix"] = tables.prefix
         config.attributes["version_table"] = tables.version
-        upgrade(config, HEAD)
+        with ONE_AT_A_TIME:
+            upgrade(config, HEAD)
     engine.dispose()
