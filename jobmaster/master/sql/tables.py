@@ -126,9 +126,9 @@ def build_tables(prefix: str) -> Tables:
             check("job_agent", "state <> 'dispatching' OR (agent IS NOT NULL AND dispatch_until_us IS NOT NULL)"),
             check("job_numbers", _NUMBERS),
             check("job_id", _ID).ddl_if(dialect="sqlite"),
-            index("job_due", "due_us", "id", where="state = 'held'"),
+            index("job_due", "state", "due_us", "id"),
             index("job_dispatch", "agent", "dispatch_until_us", where="state = 'dispatching'"),
-            index("job_group", "state", "lane", "id"),
+            index("job_group", "lane", "state", "id"),
         ),
         history=table(
             "history",

@@ -43,9 +43,9 @@ def upgrade() -> None:
         check("job_numbers", NUMBERS),
         check("job_id", "length(id) = 36").ddl_if(dialect="sqlite"),
     )
-    index("job_due", "job", "due_us", "id", where="state = 'held'")
+    index("job_due", "job", "state", "due_us", "id")
     index("job_dispatch", "job", "agent", "dispatch_until_us", where="state = 'dispatching'")
-    index("job_group", "job", "state", "lane", "id")
+    index("job_group", "job", "lane", "state", "id")
     table(
         "history",
         *_job_columns(),
