@@ -206,6 +206,13 @@ def _deep(depth: int) -> list[Any]:
     return value
 
 
+def _deep_mappings(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        value = {"a": value}
+    return value
+
+
 VALUES_REFUSED: dict[str, tuple[Any, str]] = {
     "datetime": ({"a": [{"b": datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)}]}, "$.a[0].b"),
     "naive datetime": ({"a": datetime.datetime(2024, 1, 1)}, "$.a"),  # noqa: DTZ001 - naive on purpose
@@ -241,6 +248,7 @@ VALUES_REFUSED: dict[str, tuple[Any, str]] = {
     "enum as key": ({Colour.RED: 1}, "$"),
     "depth 31": (_deep(31), "$" + "[0]" * 30),
     "depth 2000": (_deep(2_000), "$" + "[0]" * 30),
+    "depth 31 of mappings": (_deep_mappings(31), "$" + ".a" * 30),
     "circular": (_circular(), "$" + "[0]" * 30),
     "billion laughs": (_bomb(), "$"),
 }

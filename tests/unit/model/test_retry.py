@@ -123,6 +123,10 @@ def test_the_default_is_stored_as_nothing() -> None:
     assert msgspec.json.encode(Retry()) == b"{}"
 
 
+def test_a_delay_may_be_nothing_at_all() -> None:
+    assert Retry.fixed(timedelta(0)).ceiling_us(3) == Retry.fixed(0.0).ceiling_us(3) == 0
+
+
 def test_a_delay_above_the_default_cap_is_taken_at_its_word() -> None:
     assert Retry.fixed(7_200, jitter="none").ceiling_us(1) == 7_200 * SECOND
 

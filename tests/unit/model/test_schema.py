@@ -205,6 +205,7 @@ def order(**changes: Any) -> Order:
         ({"at": datetime(1890, 1, 1, tzinfo=ZoneInfo("Europe/Berlin"))}, "$.at", "convert to UTC"),
         ({"anything": AWARE}, "$.anything", "come back as a str"),
         ({"anything": {"a": [b"x"]}}, "$.anything.a[0]", "come back as a str"),
+        ({"anything": [AWARE]}, "$.anything[0]", "come back as a str"),
         ({"anything": {5: "x"}}, "$.anything", "come back as text"),
         ({"anything": {1, 2}}, "$.anything", "come back as a list"),
         ({"anything": Colour.RED}, "$.anything", "come back as a str"),
@@ -298,6 +299,12 @@ def test_a_typed_mapping_is_checked_value_by_value() -> None:
     assert schema.decode(schema.encode({"a": 1}, limit=LIMIT)) == {"a": 1}
     with pytest.raises(DataInvalid):
         schema.encode({"a": "x"}, limit=LIMIT)
+
+
+def test_a_bad_key_of_a_typed_mapping_is_refused_where_it_stands() -> None:
+    with pytest.raises(DataInvalid) as refused:
+        DataSchema.of(Order).decode(b'{"by_day":{"soon":1}}')
+    assert refused.value.problems[0].path == "$.by_day[...]"
 
 
 def test_a_tagged_union_of_structs_is_told_apart_by_its_tag() -> None:
@@ -444,7 +451,7 @@ def test_whatever_a_model_s_own_code_raises_is_data_invalid() -> None:
         def __post_init__(self) -> None:
             raise KeyError("no")
 
-    with pytest.raises(DataInvalid, match="KeyError"):
+    with pytest.raises(DataInvalid, match="is not valid: KeyError"):
         DataSchema.of(Odd).encode({"name": "a"}, limit=LIMIT)
 
 
