@@ -95,6 +95,7 @@ class LeaseKeeper:
         """Keep leases from now on. Called on the worker's loop."""
         self._worker_loop = asyncio.get_running_loop()
         if self._threaded:
+            self._stall.start()
             self._thread = KeeperThread(self._loop, self.worker_id)
             self._thread.start()
         else:
@@ -144,8 +145,8 @@ class LeaseKeeper:
     async def _tick(self) -> float:
         held = self._held.copy()
         now = self.mono()
-        if self._threaded and self._worker_loop is not None:
-            self._stall.look(self._worker_loop, held, now)
+        if self._threaded:
+            self._stall.look(held, now)
         if self._let_go:
             return IDLE_SECONDS
         wait = self._tick_seconds if held else IDLE_SECONDS

@@ -31,11 +31,19 @@ class StallWatch:
         self._stalled = 0.0
         self._looked_at: float | None = None
         self._warned = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
 
-    def look(self, loop: asyncio.AbstractEventLoop, held: Collection[Lease], now: float) -> None:
+    def start(self) -> None:
+        """The running loop, on this thread, is the one to watch."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def look(self, held: Collection[Lease], now: float) -> None:
         """Called every half second on another thread. Warns once per stall. When a run is past its timeout and its
         grace, all leases are let go and `on_unresponsive` is called."""
+        assert self._loop is not None
+        loop = self._loop
         elapsed = 0.0 if self._looked_at is None else min(now - self._looked_at, LONGEST_STEP)
         self._looked_at = now
         if self._answered:
@@ -71,7 +79,6 @@ class StallWatch:
 
     def _answer(self) -> None:
         self._answered = True
-        self._thread = threading.get_ident()
 
     def _culprit(self, loop: asyncio.AbstractEventLoop, held: Collection[Lease]) -> dict[str, object]:
         task = asyncio.current_task(loop)
