@@ -187,6 +187,7 @@ class Runtime:
         opening = [self._open_master(), self.agents.open()]
         self._stack.push_async_callback(self.master.close)
         self._stack.push_async_callback(self.agents.close)
+        self._stack.push_async_callback(self.scheduler.close)
         faults = [fault for fault in await asyncio.gather(*opening, return_exceptions=True) if fault is not None]
         for fault in faults[1:]:
             _log.error("runtime.not_opened", error=str(fault))

@@ -59,9 +59,18 @@ class Drafting:
                 if worker.agent in self._agents and worker.agent not in there:
                     self._serving[lane] = (*there, worker.agent)
         self._plans: dict[tuple[object, ...], Plan] = {}
+        self._bare: dict[str, Plan] = {}
+        """Plans without any option, by handler."""
 
     def plan(self, recipe: Recipe, options: Options | ScheduleOptions) -> Plan:
         """Raises `OptionInvalid` or `NameInvalid` for an option that has no meaning."""
+        if not options:
+            bare = self._bare.get(recipe.handler)
+            if bare is None or bare.recipe is not recipe:
+                if len(self._bare) >= MOST_PLANS:
+                    self._bare.clear()
+                bare = self._bare[recipe.handler] = self._make(recipe, options)
+            return bare
         priority, timeout = options.get("priority"), options.get("timeout")
         key = (
             recipe.handler,

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from jobmaster.client.definitions import Definitions
-from jobmaster.client.drafting import Drafting, Route
+from jobmaster.client.drafting import Drafting, Plan, Route
 from jobmaster.client.placing import Placing
 from jobmaster.client.times import delay_us, to_us
 from jobmaster.enqueue import Enqueue
@@ -65,34 +65,47 @@ class Writing:
         """Everything is checked before the first write."""
         now_us = self._placing.now_us()
         known, plan_of, draft = self._definitions.known, self._drafting.plan, self._drafting.job
-        groups: dict[Route, list[Job]] = {}
+        drafts: dict[int, tuple[Plan, list[Job]]] = {}
         ids: list[str] = []
+        plan: Plan | None = None
+        plan_is_for: object = None
         for item in items:
             if not isinstance(item, Enqueue):
                 raise OptionInvalid("items", item, "Enqueue(handler, data, …) for each job")
-            recipe = known(item.handler) or await self._definitions.recipe(item.handler)
-            plan = plan_of(recipe, item.options)
+            handler, options = item.handler, item.options
+            # In a bulk the next item is mostly like the last one: then its plan need not be looked up.
+            if plan is None or options or handler is not plan_is_for:
+                plan = plan_of(known(handler) or await self._definitions.recipe(handler), options)
+                plan_is_for = None if options else handler
             due_us = now_us if item.when is None else _due_us(item.when, now_us)
-            job = draft(plan, item.data, due_us, now_us, item.options)
+            job = draft(plan, item.data, due_us, now_us, options)
             ids.append(job.id)
-            groups.setdefault(plan.route, []).append(job)
+            # By identity, as hashing a plan costs more than all the rest of this line.
+            group = drafts.get(id(plan))
+            if group is None:
+                group = drafts[id(plan)] = (plan, [])
+            group[1].append(job)
+        by_route: dict[Route, list[Job]] = {}
+        for drafted, jobs in drafts.values():
+            by_route.setdefault(drafted.route, []).extend(jobs)
         placed: dict[str, str] = {}
-        for route, jobs in groups.items():
-            placed.update(await self._write(route, jobs, now_us))
+        for route, jobs in by_route.items():
+            placed |= await self._write(route, jobs, now_us)
         return ids, [placed.get(job_id) for job_id in ids]
 
     async def _write(self, route: Route, jobs: list[Job], now_us: int) -> dict[str, str]:
         placed: dict[str, str] = {}
-        by_destination: dict[Destination, list[Job]] = {}
-        for job in jobs:
-            there = destination(job.due_us, now_us, self._threshold_us, route.through_master)
-            by_destination.setdefault(there, []).append(job)
-        for there, part in by_destination.items():
-            match there:
+        horizon_us = now_us + self._threshold_us
+        far = [job for job in jobs if job.due_us > horizon_us]
+        near = [job for job in jobs if job.due_us <= horizon_us] if far else jobs
+        for part in (near, far):
+            if not part:
+                continue
+            match destination(part[0].due_us, now_us, self._threshold_us, route.through_master):
                 case Destination.AGENT:
-                    placed.update(await self._placing.put(route, part))
+                    placed |= await self._placing.put(route, part)
                 case Destination.HAND_OFF:
-                    placed.update(await self._placing.through_master(route, part))
+                    placed |= await self._placing.through_master(route, part)
                 case Destination.HELD:
                     await self._placing.hold(part)
             self._tell(part, placed)

@@ -1,5 +1,6 @@
 """A scheduler on memory stores whose time is the test's, and a worker that does by hand what a test asks for."""
 
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from jobmaster.worker.context import JobContext
 from jobmaster_agents.memory import MemoryAgent
 
 TTL_US = 15_000_000
+_numbers = itertools.count()
 
 
 @dataclass
@@ -55,7 +57,9 @@ class Unregistered(JobHandler[Welcome]):
 class Kit:
     """Everything a scheduler needs, open to the test."""
 
-    def __init__(self, agents: Sequence[str], workers: Sequence[WorkerSettings], cluster: str = "kit") -> None:
+    def __init__(self, agents: Sequence[str], workers: Sequence[WorkerSettings]) -> None:
+        # Memory stores are shared by name for as long as anything holds them: no other test's jobs are wanted here.
+        cluster = f"kit-{next(_numbers)}"
         self.clock = ManualClock()
         self.settings = ClusterSettings(
             name=cluster,
