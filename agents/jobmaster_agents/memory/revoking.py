@@ -71,8 +71,11 @@ def _fence(store: Store, row: Row, item: Revoke, now_us: int) -> Revocation:
 def _bar(store: Store, item: Revoke, now_us: int) -> Revocation:
     """An epoch that never came: it can't come any more."""
     answer = Revocation(RevokeAnswer.ABSENT)
+    before = store.tombstones.get(item.id)
+    token, digest = (before.token, before.digest) if before is not None else (0, 0)
     store.tombstones.set(
-        item.id, Tombstone(epoch=item.epoch, token=0, digest=0, at_us=now_us, revoked=item.kind, answer=answer)
+        item.id,
+        Tombstone(epoch=item.epoch, token=token, digest=digest, at_us=now_us, revoked=item.kind, answer=answer),
     )
     store.outbox.append_unseen(item, now_us, None)
     return answer

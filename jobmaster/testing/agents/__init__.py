@@ -16,6 +16,8 @@ _CASES = (
     "harness",
     "hints",
     "lease",
+    "machine",
+    "model",
     "ops",
     "promote",
     "put",

@@ -26,10 +26,18 @@ FAR = 30.0
 PATIENCE = 10.0
 
 
-async def _wakes(waiting: Awaitable[None], act: Callable[[], Awaitable[object]]) -> None:
-    """Act while somebody waits; the wait must end early."""
+async def _begun(store: AgentStore, waiting: Awaitable[None]) -> asyncio.Future[None]:
+    """A wait that has surely begun."""
     waiter = asyncio.ensure_future(waiting)
-    await asyncio.sleep(0.01)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await store.advance(0.05)
+    return waiter
+
+
+async def _wakes(store: AgentStore, waiting: Awaitable[None], act: Callable[[], Awaitable[object]]) -> None:
+    """Act while somebody waits; the wait must end early."""
+    waiter = await _begun(store, waiting)
     assert not waiter.done()
     await act()
     async with asyncio.timeout(PATIENCE):
@@ -40,8 +48,7 @@ class HintCases(AgentCases):
     async def _quiet(self, store: AgentStore, agent: AgentTransport) -> None:
         """Nothing new is left to hear of."""
         while True:
-            waiter = asyncio.ensure_future(agent.wait(LANES, 0.2))
-            await asyncio.sleep(0.01)
+            waiter = await _begun(store, agent.wait(LANES, 0.2))
             if not waiter.done():
                 break
             await waiter
@@ -51,7 +58,7 @@ class HintCases(AgentCases):
     async def test_a_put_ends_a_wait(self, store: AgentStore, agent: AgentTransport) -> None:
         await self._quiet(store, agent)
 
-        await _wakes(agent.wait(LANES, FAR), lambda: put_new(agent))
+        await _wakes(store, agent.wait(LANES, FAR), lambda: put_new(agent))
 
     async def test_a_put_before_the_wait_is_not_missed(self, store: AgentStore, agent: AgentTransport) -> None:
         await self._quiet(store, agent)
@@ -64,25 +71,24 @@ class HintCases(AgentCases):
         job = await claimed_new(agent)
         await put(agent, make_job(job.due_us, due_us=await agent.store_now_us() + 1_500_000))
         await self._quiet(store, agent)
-        await _wakes(agent.wait(LANES, FAR), lambda: release(agent, job))
+        await _wakes(store, agent.wait(LANES, FAR), lambda: release(agent, job))
         await store.advance(1.5)
 
-        await _wakes(agent.wait(LANES, FAR), lambda: agent.promote(10))
+        await _wakes(store, agent.wait(LANES, FAR), lambda: agent.promote(10))
 
     async def test_resuming_ends_a_wait(self, store: AgentStore, agent: AgentTransport) -> None:
         await put_new(agent)
         await agent.control(Control(ControlKind.PAUSE_LANE, LANE))
         await self._quiet(store, agent)
-        await _wakes(agent.wait(LANES, FAR), lambda: agent.control(Control(ControlKind.RESUME_LANE, LANE)))
+        await _wakes(store, agent.wait(LANES, FAR), lambda: agent.control(Control(ControlKind.RESUME_LANE, LANE)))
         await agent.control(Control(ControlKind.PAUSE))
         await self._quiet(store, agent)
 
-        await _wakes(agent.wait(LANES, FAR), lambda: agent.control(Control(ControlKind.RESUME)))
+        await _wakes(store, agent.wait(LANES, FAR), lambda: agent.control(Control(ControlKind.RESUME)))
 
     async def test_a_wait_ends_in_time_where_nothing_comes(self, store: AgentStore, agent: AgentTransport) -> None:
         await self._quiet(store, agent)
-        waiter = asyncio.ensure_future(agent.wait(LANES, 0.2))
-        await asyncio.sleep(0.01)
+        waiter = await _begun(store, agent.wait(LANES, 0.2))
         await store.advance(0.2)
 
         async with asyncio.timeout(PATIENCE):
@@ -90,9 +96,9 @@ class HintCases(AgentCases):
 
     async def test_another_lane_is_no_reason(self, store: AgentStore, agent: AgentTransport) -> None:
         await self._quiet(store, agent)
-        waiter = asyncio.ensure_future(agent.wait(LANES, FAR))
+        waiter = await _begun(store, agent.wait(LANES, FAR))
         await put_new(agent, lane="other")
-        await asyncio.sleep(0.05)
+        await store.advance(0.05)
         early = waiter.done()
         await put_new(agent)
         await waiter
@@ -106,20 +112,19 @@ class HintCases(AgentCases):
         other = await store.open()
         await self._quiet(store, agent)
 
-        await _wakes(agent.wait(LANES, FAR), lambda: put_new(other))
+        await _wakes(store, agent.wait(LANES, FAR), lambda: put_new(other))
 
-    async def test_a_job_that_ends_ends_a_watch(self, agent: AgentTransport) -> None:
+    async def test_a_job_that_ends_ends_a_watch(self, store: AgentStore, agent: AgentTransport) -> None:
         job = await claimed_new(agent)
-        await _wakes(agent.watch(frozenset({job.id}), FAR), lambda: settle(agent, job))
+        await _wakes(store, agent.watch(frozenset({job.id}), FAR), lambda: settle(agent, job))
         other = await claimed_new(agent)
         cancel = Revoke(other.id, 1, RevokeKind.CANCEL)
 
-        await _wakes(agent.watch(frozenset({other.id}), FAR), lambda: agent.revoke([cancel]))
+        await _wakes(store, agent.watch(frozenset({other.id}), FAR), lambda: agent.revoke([cancel]))
 
     async def test_a_watch_ends_in_time(self, store: AgentStore, agent: AgentTransport) -> None:
         job = await claimed_new(agent)
-        waiter = asyncio.ensure_future(agent.watch(frozenset({job.id}), 0.2))
-        await asyncio.sleep(0.01)
+        waiter = await _begun(store, agent.watch(frozenset({job.id}), 0.2))
         await store.advance(0.2)
 
         async with asyncio.timeout(PATIENCE):
