@@ -140,10 +140,12 @@ class Executor:
     def leave_behind(self) -> list[str]:
         """The worker goes and these have not ended: no outcome of theirs is taken any more. The handlers' names."""
         names = {lease.job.handler for lease in self.running}
-        for lease in tuple(self.running):
+        left = tuple(self.running)
+        self.running.clear()
+        for lease in left:
             lease.done = True
             self._set_aside(lease)
-        self.running.clear()
+            self._free(lease)
         return sorted(names)
 
     async def _run(self, lease: Lease) -> None:
@@ -208,6 +210,9 @@ class Executor:
         if not self.running:
             self.idle.set()
             self._settler.hurry()
+        self._free(lease)
+
+    def _free(self, lease: Lease) -> None:
         slots, lease.slots = lease.slots, None
         if slots is not None:
             slots.freed(lease, self._clock.mono() - lease.started_at)

@@ -103,6 +103,9 @@ class Intake:
         self._give_back(now)
         for pool in self._pools:
             pool.measure(now)
+            if pool.suspects:
+                # Another worker of this process may have left the gate, and would not know whom to tell.
+                pool.fill()
             if self._quiet or self._settler.congested:
                 break
             room = pool.room - self._settler.returning

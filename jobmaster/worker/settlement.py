@@ -166,7 +166,7 @@ class Settler:
             if answer is SettleAnswer.ACCEPTED:
                 accepted.append((lease, settlement))
             elif answer is not None:
-                probe("stale_settle")
+                probe("late_result")
                 _log.warning(
                     "worker.outcome_refused",
                     job_id=lease.id,

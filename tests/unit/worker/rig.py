@@ -124,11 +124,12 @@ class Rig:
         limits: Limits | None = None,
         timings: Timings | None = None,
         registry: Any = None,
+        agent: RehearsedAgent | None = None,
         **worker_options: Any,
     ) -> None:
         self.manual = ManualClock() if clock is None else None
         self.clock: Clock = clock or self._manual_clock()
-        self.agent = RehearsedAgent(self.clock)
+        self.agent = agent or RehearsedAgent(self.clock)
         self.listeners = RecordingListeners()
         self.settled: list[Settlement] = []
         self.functions = Functions(handlers)
@@ -220,3 +221,6 @@ class Rig:
 
     async def progress(self, job_id: str) -> int | None:
         return (await self.job(job_id)).progress
+
+    async def all_leased(self, count: int) -> bool:
+        return await self.leased() == count

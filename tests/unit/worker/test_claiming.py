@@ -216,6 +216,48 @@ async def test_suspects_run_one_at_a_time_after_a_recorded_start_and_others_pass
 
 
 @pytest.mark.asyncio
+async def test_suspects_of_two_workers_of_a_process_take_turns() -> None:
+    gate = Gate()
+    async with Rig({"h": gate}, start=False) as rig, Rig({"h": gate}, clock=rig.clock, agent=rig.agent) as other:
+        suspects = await make_suspects(rig, 2)
+        await rig.worker.start()
+        await eventually(lambda: gate.running == 1)
+        for _ in range(20):
+            rig.advance(0.1)
+            await turns()
+        assert gate.most == 1
+        gate.open.set()
+
+        async def ended() -> bool:
+            rig.advance(0.1)
+            return all([(await rig.job(job_id)).terminal for job_id in suspects])
+
+        await eventually(ended)
+        assert gate.most == 1
+        assert len(rig.settled) + len(other.settled) == 2
+
+
+@pytest.mark.asyncio
+async def test_suspects_that_wait_too_long_go_back_for_others() -> None:
+    gate = Gate()
+    async with Rig({"h": gate}, start=False) as rig:
+        await make_suspects(rig, 3)
+        await rig.worker.start()
+        await eventually(lambda: gate.running == 1)
+        rig.worker.quiet()
+        for _ in range(45):
+            rig.advance(0.1)
+            await turns(5)
+        assert await rig.leased() == 3
+        for _ in range(10):
+            rig.advance(0.1)
+            await turns(5)
+
+        await eventually(lambda: rig.all_leased(1))
+        gate.open.set()
+
+
+@pytest.mark.asyncio
 async def test_an_at_most_once_job_starts_only_once_its_start_is_on_record() -> None:
     gate = Gate()
     async with Rig({"h": gate}) as rig:

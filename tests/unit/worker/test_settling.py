@@ -100,6 +100,7 @@ async def test_a_stale_outcome_is_logged_and_no_listener_hears_of_it() -> None:
         await release.wait()
         return "too late"
 
+    before = probes()["late_result"]
     async with Rig({"h": waiting}) as rig:
         job_id = await rig.put("h")
         await eventually(lambda: rig.worker.busy == 1)
@@ -111,6 +112,7 @@ async def test_a_stale_outcome_is_logged_and_no_listener_hears_of_it() -> None:
         assert [line["answer"] for line in logged if line["event"] == "worker.outcome_refused"] == ["stale"]
         assert rig.listeners.of(EventKind.SUCCEEDED) == []
         assert rig.settled == []
+        assert probes()["late_result"] == before + 1
 
 
 @pytest.mark.asyncio

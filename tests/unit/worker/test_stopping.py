@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
+from jobmaster.model.errors import Refused
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.states import JobState
 from jobmaster.worker.context import JobContext
@@ -146,3 +147,37 @@ async def test_the_card_tells_what_the_worker_is_doing() -> None:
         assert (card.name, card.slots, card.busy, card.state) == ("rig", 4, 3, "running")
         assert (card.lanes, card.handlers) == (("default",), ("g", "h"))
         handler.let.set()
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_never_answers_does_not_keep_a_worker_from_stopping() -> None:
+    handler = Running()
+    handler.let.set()
+    async with Rig({"h": handler}) as rig:
+        rig.agent.before["settle"] = [Refused("away")] * 1_000
+        job_id = await rig.put("h")
+        await eventually(lambda: len(rig.agent.calls["settle"]) == 1)
+        with structlog.testing.capture_logs() as logged:
+            stopping = asyncio.ensure_future(rig.worker.stop())
+
+            async def stopped() -> bool:
+                rig.advance(1)
+                return stopping.done()
+
+            await eventually(stopped)
+
+        assert [line["count"] for line in logged if line["event"] == "worker.outcomes_given_up"] == [1]
+        assert (await rig.job(job_id)).state is JobState.RUNNING
+
+
+@pytest.mark.asyncio
+async def test_the_last_outcomes_are_settled_before_it_is_over() -> None:
+    handler = Running()
+    async with Rig({"h": handler}, slots=50) as rig:
+        ids = await rig.put_many("h", 50)
+        await eventually(lambda: rig.worker.busy == 50)
+        handler.let.set()
+        await rig.worker.stop()
+
+        assert len(rig.settled) == 50
+        assert {(await rig.job(job_id)).state for job_id in ids} == {JobState.SUCCEEDED}
