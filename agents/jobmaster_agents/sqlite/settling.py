@@ -127,7 +127,7 @@ class Settling:
         for start in range(0, len(batch), _SIZES[-1]):
             piece = batch[start : start + _SIZES[-1]]
             size = next(size for size in _SIZES if size >= len(piece))
-            values: list[Any] = [now_us, self._store.incarnation]
+            values: list[Any] = [now_us]
             for s in piece:
                 values += (s.id, s.token, s.digest(), s.worker, s.host, s.started_us, s.finished_us)
                 values.append(NOTHING if s.result is None else bytearray(s.result))
@@ -136,6 +136,7 @@ class Settling:
                     values += (bound(s.progress), bound(s.progress_note))
             # Rows that match no job fill the statement up.
             values += [""] * (len(columns) * (size - len(piece)))
+            values.append(self._store.incarnation)
             cursor = connection.execute(statements[size], values)
             written = cursor.rowcount
             before = (cursor.lastrowid or 0) - written
@@ -219,7 +220,6 @@ def _record(store: Store, columns: Sequence[str], size: int) -> str:
         f"INSERT INTO {t.outbox} (kind, at_us, digest, {', '.join(names)}) "
         f"SELECT iif(j.effects, 'effect', 'plain'), ?1, {value['digest']}, {', '.join(values)} "
         # CROSS JOIN keeps the values outside: the planner may not begin with the leased jobs.
-        f"FROM (SELECT ?2 AS incarnation) AS i CROSS JOIN (VALUES {rows}) AS s CROSS JOIN {t.job} AS j "
-        f"WHERE i.incarnation = (SELECT incarnation FROM {t.meta}) AND j.id = s.column1 AND j.st = {LEASED} "
-        f"AND (j.epoch << 32 | j.claim_seq) = s.column2"
+        f"FROM (VALUES {rows}) AS s CROSS JOIN {t.job} AS j WHERE j.id = s.column1 AND j.st = {LEASED} "
+        f"AND (j.epoch << 32 | j.claim_seq) = s.column2 AND (SELECT incarnation FROM {t.meta}) = ?"
     )
