@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from msgspec import Struct
 
-from jobmaster.contracts.clock import Clock
+from jobmaster.contracts.clock import Clock, SystemClock
 from jobmaster.model.errors import StoreError
 
 JITTER = 0.25
@@ -94,6 +94,8 @@ class Loop:
 
     def wake(self) -> None:
         """Have a pass begin as soon as may be; from any thread. During a pass: another one follows it."""
+        if self._woken:
+            return  # somebody was here before, and nothing has looked since
         self._woken = True
         loop = self._loop
         if loop is None:
@@ -107,8 +109,8 @@ class Loop:
                 return
 
     def _rouse(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            _end(self._waiter)
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -133,14 +135,23 @@ class Loop:
     async def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
-        timer = loop.create_task(self._clock.sleep(seconds))
-        # Bound to this waiter: the end of an abandoned timer must not cut a later pause short.
-        timer.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
+        timer = self._timer(loop, seconds, waiter)
         try:
             await waiter
         finally:
             self._waiter = None
             timer.cancel()
+
+    def _timer(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, waiter: asyncio.Future[None]
+    ) -> asyncio.TimerHandle | asyncio.Task[None]:
+        """Ends the wait for `waiter`, and only for that: a timer left behind must not cut a later pause short."""
+        if isinstance(self._clock, SystemClock):
+            # No task where time is real: an idle process does little else than begin and end pauses.
+            return loop.call_later(seconds, _end, waiter)
+        task = loop.create_task(self._clock.sleep(seconds))
+        task.add_done_callback(lambda _: _end(waiter))
+        return task
 
     def _succeeded(self, wait: float) -> float:
         before = self.health
@@ -161,3 +172,8 @@ class Loop:
             _log.warning("loop.store_trouble", duty=self.name, error=text)
         backoff = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(failures - 1, 16))
         return backoff * self._rng.uniform(1 - JITTER, 1 + JITTER)
+
+
+def _end(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

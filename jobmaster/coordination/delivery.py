@@ -23,7 +23,7 @@ from jobmaster.telemetry.probes import probe
 BATCH = 500
 BACKLOG = 2_000
 """Placements kept for an agent that does not answer; the rest is found again as overdue."""
-OVERDUE_SECONDS = 5.0
+OVERDUE_SECONDS = 10.0
 DISPATCH_US = 30_000_000
 """How long a dispatcher owns a hand-off before others may take it over."""
 

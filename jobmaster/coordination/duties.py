@@ -14,15 +14,18 @@ from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import WorkerCard
 from jobmaster.coordination.copier import Copier
 from jobmaster.coordination.delivery import Delivery
+from jobmaster.coordination.handoff import POLL_SECONDS as HANDOFF_SECONDS
 from jobmaster.coordination.handoff import HandOff
 from jobmaster.coordination.heartbeat import Heartbeat
 from jobmaster.coordination.hints import Hints
+from jobmaster.coordination.planner import POLL_SECONDS as PLANNER_SECONDS
 from jobmaster.coordination.planner import Planner
 from jobmaster.coordination.promoter import Promoter
 from jobmaster.coordination.pruner import Pruner
 from jobmaster.coordination.reaper import Reaper
 from jobmaster.coordination.router import OnUnroutable, Router
 from jobmaster.coordination.sweeper import Sweeper
+from jobmaster.coordination.syncer import POLL_SECONDS as SYNCER_SECONDS
 from jobmaster.coordination.syncer import Syncer
 from jobmaster.loop import Health, Loop
 from jobmaster.model.errors import StoreError
@@ -93,9 +96,10 @@ class Duties:
         # First, so that nobody judges by a list that lacks this process's own workers.
         self._add(f"heartbeat:{name}", heartbeat.run, idle=rhythm.worker_heartbeat)
         self._add(f"router:{name}", router.run, idle=MINUTE)
-        self._add(f"reaper:{name}", Reaper(agent, self._clock, rhythm.lease_ttl, rhythm.lease_margin).run)
+        reaper = Reaper(agent, self._clock, rhythm.lease_ttl, rhythm.lease_margin)
+        self._add(f"reaper:{name}", reaper.run, idle=reaper.poll_seconds)
         hints.delayed = self._add(f"promoter:{name}", Promoter(agent, time).run).wake
-        hints.recorded = self._add(f"syncer:{name}", syncer.run).wake
+        hints.recorded = self._add(f"syncer:{name}", syncer.run, idle=SYNCER_SECONDS).wake
         if not shared:
             self._add(f"copier:{name}", Copier(self._master, agent, time, self._clock, rhythm.audit_lag).run)
 
@@ -121,8 +125,8 @@ class Duties:
             rng=self._rng,
             pause_seconds=rhythm.lease_ttl,
         )
-        self._add("handoff", handoff.run)
-        self._add("planner", planner.run)
+        self._add("handoff", handoff.run, idle=HANDOFF_SECONDS)
+        self._add("planner", planner.run, idle=PLANNER_SECONDS)
         self._add("sweeper", Sweeper(self._master, self._agents).run, idle=MINUTE)
         self._add("pruner", Pruner(self._master, self._agents, master_time, rhythm.retention_days).run, idle=MINUTE)
 

@@ -18,7 +18,7 @@ from jobmaster.telemetry.failpoints import failpoint
 
 BATCH = 500
 MOST = 16_000
-POLL_SECONDS = 1.0
+POLL_SECONDS = 2.0
 
 
 class HandOff:

@@ -23,7 +23,9 @@ from jobmaster.store_time import StoreTime
 from jobmaster.telemetry.failpoints import failpoint
 
 BATCH = 200
-POLL_SECONDS = 1.0
+POLL_SECONDS = 2.0
+LATE_SECONDS = 0.001
+"""A tick is met this much late, so that a timer that fires a little early does not ask for it twice."""
 
 _log = structlog.get_logger("jobmaster.planner")
 
@@ -69,7 +71,7 @@ def occurrence(
 
 
 class Planner:
-    """Plans what is due and sleeps until the next tick, a second at most: other processes add schedules too."""
+    """Plans what is due and sleeps until the next tick, two seconds at most: other processes add schedules too."""
 
     def __init__(
         self,
@@ -96,16 +98,20 @@ class Planner:
         """One pass."""
         if (wait := await self._distrust()) > 0:
             return wait
-        now_us = await self._master_time.fresh_us()
-        soon = await self._master.due_schedules(now_us + round(POLL_SECONDS * 2e6), BATCH)
-        # Asked for before the schedules were read, `now` would call a tick early that is due by this time.
+        ahead_us = round(2 * POLL_SECONDS * 1e6)
+        soon = await self._master.due_schedules(await self._master_time.fresh_us() + ahead_us, BATCH)
+        # Read after the schedules: a tick that came due while they were asked for is due now.
         now_us = self._master_time.now_us()
         decided = [made for schedule in soon if (made := await self._decide(schedule, now_us)) is not None]
         if decided:
             await self._plan(decided)
+        if len(soon) == BATCH and len(decided) == BATCH:
             return 0
-        ahead = [(schedule.next_us - now_us) / 1e6 for schedule in soon if schedule.next_us > now_us]
-        return min([POLL_SECONDS, *ahead])
+        following = [made.next_us for made in decided]
+        following += [schedule.next_us for schedule in soon if due_tick(schedule, now_us) is None]
+        return min(
+            [POLL_SECONDS, *((next_us - self._master_time.now_us()) / 1e6 + LATE_SECONDS for next_us in following)]
+        )
 
     async def _distrust(self) -> float:
         """Seconds for which the time is not to be believed."""

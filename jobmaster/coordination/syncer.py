@@ -16,7 +16,7 @@ from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import RecordKind
 
 BATCH = 1_000
-POLL_SECONDS = 1.0
+POLL_SECONDS = 2.0
 LINGER_SECONDS = 0.05
 """Least time between two passes: under load every pass then has a batch worth its transaction."""
 

@@ -151,7 +151,7 @@ async def test_a_syncer_brings_jobs_and_runs_to_the_master_and_empties_the_outbo
                 world.settlement(later, RunOutcome.RETRY_AT, after_us=5 * SECOND, error="not yet"),
             ]
         )
-        assert await until_idle(syncer(world).run) == 1.0
+        assert await until_idle(syncer(world).run) == 2.0
         assert await world.agent.changes(10) == []
         states = [job.state for job in await world.master.get([done.id, failed.id, later.id])]
         assert states == [JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED]
@@ -189,7 +189,7 @@ async def test_a_full_batch_is_followed_at_once_and_an_empty_pass_by_a_pause() -
         await world.agent.settle([world.settlement(job) for job in claimed])
         duty = syncer(world)
         assert await duty.run() == 0
-        assert await duty.run() == 1.0
+        assert await duty.run() == 2.0
         assert await duty.run() == pytest.approx(LINGER_SECONDS), "woken again within the pause"
         page = await world.master.page(EVERYTHING, None, 10)
         assert len(page.jobs) == 10

@@ -18,9 +18,9 @@ async def test_it_sleeps_exactly_until_the_next_tick_and_then_plans_it() -> None
         rule = world.schedule(every=60, agent="one")
         await world.master.save_schedule(rule)
         planner = world.planner()
-        assert await planner.run() == 1.0
+        assert await planner.run() == 2.0
         world.clock.advance(59.7)
-        assert await planner.run() == pytest.approx(0.3)
+        assert await planner.run() == pytest.approx(0.301)
         world.clock.advance(0.3)
         await until_idle(planner.run)
         await until_idle(world.deliveries["one"].run)
@@ -79,7 +79,7 @@ async def test_an_ended_schedule_ticks_no_more() -> None:
         await world.master.save_schedule(world.schedule(every=1, agent="one"))
         assert await world.master.end_schedule("tick")
         world.clock.advance(5)
-        assert await world.planner().run() == 1.0
+        assert await world.planner().run() == 2.0
         assert await world.master.ticks("tick", 10) == []
 
 
@@ -88,7 +88,7 @@ async def test_a_schedule_for_an_agent_not_served_here_neither_ticks_nor_spins()
     async with World() as world:
         await world.master.save_schedule(world.schedule(every=1, agent="elsewhere"))
         world.clock.advance(5)
-        assert await world.planner().run() == 1.0
+        assert await world.planner().run() == 2.0
         assert await world.master.ticks("tick", 10) == []
 
 
