@@ -7,7 +7,7 @@ what was said in code wins over both.
 
 import os
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Self
 
@@ -143,10 +143,14 @@ class ClusterBuilder:
         """Any setting by its TOML key, such as `"timings.plan_ahead"`: those below are the ones that are set often."""
         self._note()
         *tables, last = key.split(".")
-        tree = self._tree
+        tree: Any = self._tree
         for table in tables:
-            tree = tree.setdefault(table, {})
-        tree[last] = value
+            tree = tree.setdefault(table, {}) if isinstance(tree, dict) else None
+        if isinstance(tree, dict):
+            # Copied, so that setting a part of it later changes nothing of the caller's.
+            tree[last] = dict(value) if isinstance(value, Mapping) else value
+        else:
+            self._note(f"{quoted(key)}: no such setting")
         return self
 
     def timeout(self, timeout: Duration, grace: Duration | None = None) -> Self:

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import structlog
+
 from jobmaster.contracts.clock import Clock
 from jobmaster.listeners import Callback, EventKind, Listeners
 from jobmaster.registry import Registry
@@ -13,6 +15,8 @@ from jobmaster.settings.models import ClusterSettings
 if TYPE_CHECKING:
     from jobmaster.runtime import Runtime
     from jobmaster.scheduler import Scheduler
+
+_log = structlog.get_logger("jobmaster.cluster")
 
 
 class Cluster:
@@ -52,6 +56,11 @@ class Cluster:
         """The same cluster for a process that adds its workers itself."""
         return self.with_settings(self._settings.model_copy(update={"workers": ()}))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What works, but hardly as it was meant; logged by each start."""
+        return warnings_of(self._settings, self._registry)
+
     def listeners(self) -> Listeners:
         """The listeners of one runtime: fresh ones, as they belong to the loop they are started on."""
         return Listeners({EventKind(kind): found for kind, found in self._callbacks.items()})
@@ -69,6 +78,8 @@ class Cluster:
         """Like `run`, for programs that have no block to put it in: `await runtime.stop()` ends it."""
         from jobmaster.runtime import Runtime
 
+        for warning in self.warnings:
+            _log.warning("cluster.doubtful", cluster=self.name, warning=warning)
         return await Runtime.start(self, clock=clock)
 
     @asynccontextmanager
@@ -84,3 +95,23 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"Cluster({self.name!r}, agents={list(self._settings.agents)}, handlers={sorted(self._registry.names)})"
+
+
+def warnings_of(settings: ClusterSettings, registry: Registry) -> tuple[str, ...]:
+    """A master that forgets what its agents keep, and handlers whose jobs no worker of these would ever run."""
+    warnings = []
+    durable = [name for name, agent in settings.agents.items() if agent.scheme != "memory"]
+    if settings.master.scheme == "memory" and durable:
+        warnings.append(
+            f"the master is in memory, so history, held jobs and schedules end with this process, while agent "
+            f"{durable[0]!r} keeps its jobs; give the master a database, such as .use_sqlite_for_master('jobmaster.db')"
+        )
+    served = {lane for worker in settings.workers for lane in worker.lanes}
+    unserved = [handler for handler in registry if settings.workers and handler.lane not in served]
+    lanes = ", ".join(repr(lane) for lane in sorted(served))
+    warnings += [
+        f"{handler.label} uses lane {handler.lane!r}, but the workers of this configuration serve only {lanes}; its "
+        f"jobs wait unless another process serves it: .add_worker().lanes({lanes}, {handler.lane!r})"
+        for handler in unserved
+    ]
+    return tuple(warnings)

@@ -155,7 +155,7 @@ def _of_function(reference: Any) -> Definition:
     }
     if len(parameters) == 1 and (contexts or (parameters[0].name == "job" and "job" not in hints)):
         return Definition(style=Style.CONTEXT, data_type=context_data(hints.get(parameters[0].name)), **common)
-    if reference.__closure__ or (owner is None and "<locals>" in reference.__qualname__):
+    if owner is None and "<locals>" in reference.__qualname__:
         raise DefinitionInvalid(label, "it is nested: what it captured would not be stored", "move it to the module")
     if len(contexts) > 1:
         raise DefinitionInvalid(label, f"it asks for the job twice: {', '.join(contexts)}", "leave one of them out")

@@ -77,6 +77,11 @@ def all_text(values: Any) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
+def lower(value: object) -> object:
+    """`INFO` in a variable is what everybody writes."""
+    return value.lower() if isinstance(value, str) else value
+
+
 def retry_of(value: object) -> object:
     """A `Retry`, as its settings."""
     if not isinstance(value, Retry):

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from jobmaster.model.errors import quoted
+from jobmaster.settings.merging import merge_list
 from jobmaster.settings.models import ENVIRONMENT_PREFIX, SEPARATOR, ClusterSettings
 
 
@@ -20,10 +21,16 @@ def read_environment(agents: Mapping[str, Any], faults: list[str]) -> dict[str, 
     """What the environment sets, nested; what cannot be read in it, and what is nearly a setting, is a fault."""
     faults.extend(_mistyped())
     try:
-        tree: dict[str, Any] = _source()()
+        source = _source()
+        tree: dict[str, Any] = source()
     except SettingsError as error:
         faults.append(f"the environment cannot be read: {error}; a table or list in one variable is written as JSON")
         return {}
+    listed = tree.get("workers")
+    if isinstance(listed, list):
+        # A list in one variable hides those that set a field of it.
+        fields = source.explode_env_vars("workers", ClusterSettings.model_fields["workers"], source.env_vars)
+        tree["workers"] = merge_list(listed, fields)
     named = tree.get("agents")
     if isinstance(named, Mapping):
         dashed = {name.replace("-", "_"): name for name in agents}

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 
 from jobmaster.model.errors import quoted
 
-SECRET = frozenset({"url", "options"})
+SECRET = frozenset({"master", "agents"})
+"""Sections whose values are never shown: a URL may stand anywhere in them by mistake."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -29,7 +31,7 @@ def faults_of(error: ValidationError, tree: Mapping[str, Any]) -> list[str]:
             message = str(entry.get("ctx", {}).get("error", entry["msg"]))
             faults += [_at(path, _shown(tree, where, message), line) for line in message.splitlines()]
         else:
-            faults.append(f"{path}{_shown(tree, where, '')}: {_lower(entry['msg'])}")
+            faults.append(f"{path}{_shown(tree, where, '')}: {_worded(entry)}")
     return faults
 
 
@@ -85,5 +87,30 @@ def _fields_at(model: type[BaseModel], where: Sequence[int | str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
+def _worded(entry: ErrorDetails) -> str:
+    expected = _EXPECTED.get(entry["type"])
+    if expected is None:
+        return entry["msg"][:1].lower() + entry["msg"][1:]
+    return "expected " + expected.format(**entry.get("ctx", {}))
+
+
+_EXPECTED: Mapping[str, str] = {
+    "dict_type": "a table",
+    "enum": "{expected}",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "less_than_equal": "at most {le}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "mapping_type": "a table",
+    "model_type": "a table of settings",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+"""Pydantic's kinds of error in the words of a file of settings."""

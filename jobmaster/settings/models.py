@@ -222,10 +222,12 @@ class Defaults(Section):
 class LogSettings(Section):
     """What the process writes about itself."""
 
-    format: Literal["auto", "console", "json"] = Field(
+    format: Annotated[Literal["auto", "console", "json"], BeforeValidator(checks.lower)] = Field(
         default="auto", description="`auto`: console on a terminal, else JSON."
     )
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least level written.")
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(checks.lower)] = Field(
+        default="info", description="The least level written."
+    )
 
 
 class ClusterSettings(Section):

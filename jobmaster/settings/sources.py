@@ -14,10 +14,10 @@ from pydantic import SecretStr, ValidationError
 from jobmaster.model.errors import ConfigurationError, quoted
 from jobmaster.settings.checks import LOCAL_SCHEMES, cluster_faults, scheme_of
 from jobmaster.settings.faults import faults_of
+from jobmaster.settings.merging import Tree, all_digits, merge, merge_list, table_of
 from jobmaster.settings.models import DEFAULT_MASTER_URL, STANDALONE_AGENT, ClusterSettings
 
 CONFIG_VARIABLE = "JOBMASTER_CONFIG"
-Tree = dict[str, Any]
 
 
 def load_settings(
@@ -45,7 +45,7 @@ def gather_settings(
         # Only here, as it takes as long to import as everything else together.
         from jobmaster.settings.environment import read_environment
 
-        agents = {**_table(tree.get("agents")), **_table(given.get("agents"))}
+        agents = {**table_of(tree.get("agents")), **table_of(given.get("agents"))}
         tree = merge(tree, read_environment(agents, faults))
     tree = complete(merge(tree, given), faults)
     try:
@@ -70,48 +70,16 @@ def read_toml(path: Path, faults: list[str]) -> Tree:
     return {}
 
 
-def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Tree:
-    """`upper` over `lower`, table by table. A table of numbers, as the environment has it, stands for those elements of
-    a list, whichever of the two is on top."""
-    merged = dict(lower)
-    for key, value in upper.items():
-        under = merged.get(key)
-        if key == "options" or key == "lanes":
-            merged[key] = value
-        elif isinstance(value, Mapping) and isinstance(under, Mapping):
-            merged[key] = merge(under, value)
-        elif isinstance(value, Mapping) and isinstance(under, (list, tuple)) and _all_digits(value):
-            merged[key] = merge_list(under, value)
-        elif isinstance(value, (list, tuple)) and isinstance(under, Mapping) and _all_digits(under):
-            merged[key] = [merge(_table(under.get(str(number))), one) for number, one in enumerate(value)]
-        else:
-            merged[key] = value
-    return merged
-
-
-def merge_list(lower: list[Any] | tuple[Any, ...], upper: Mapping[str, Any]) -> list[Any]:
-    """The list with the numbered elements changed; a number beyond its end adds one."""
-    elements = list(lower)
-    for number, value in sorted(upper.items(), key=lambda item: int(item[0])):
-        position = int(number)
-        if position < len(elements):
-            under = elements[position]
-            elements[position] = merge(under, value) if isinstance(under, Mapping) else value
-        else:
-            elements.append(value)
-    return elements
-
-
 def complete(tree: Tree, faults: list[str]) -> Tree:
     """What follows from what was said: the standalone agent and worker, each worker's agent, slots and prefetch."""
     tree = dict(tree)
     agents, workers = tree.get("agents") or {}, tree.get("workers") or []
-    if isinstance(workers, Mapping) and _all_digits(workers):
+    if isinstance(workers, Mapping) and all_digits(workers):
         workers = merge_list([], workers)
     if isinstance(agents, Mapping) and isinstance(workers, (list, tuple)):
         if not agents and not workers:
             workers = [{}]
-        master = _table(tree.get("master"))
+        master = table_of(tree.get("master"))
         if not agents:
             agents = {STANDALONE_AGENT: {**master, "url": master.get("url", DEFAULT_MASTER_URL)}}
         elif "url" not in master:
@@ -119,7 +87,7 @@ def complete(tree: Tree, faults: list[str]) -> Tree:
         tree["agents"] = {
             name: {**agent, "name": name} if isinstance(agent, Mapping) else agent for name, agent in agents.items()
         }
-        defaults = {key: value for key, value in _table(tree.get("defaults")).items() if key in {"slots", "prefetch"}}
+        defaults = {key: value for key, value in table_of(tree.get("defaults")).items() if key in {"slots", "prefetch"}}
         if len(agents) == 1:
             defaults["agent"] = next(iter(agents))
         tree["workers"] = [{**defaults, **worker} if isinstance(worker, Mapping) else worker for worker in workers]
@@ -143,7 +111,7 @@ def _unreached(tree: Tree, error: ValidationError) -> list[str]:
 def _master_needed(agents: Mapping[str, Any]) -> list[str]:
     """A local file cannot be the master of agents that several machines share."""
     for name, agent in agents.items():
-        url = _table(agent).get("url")
+        url = table_of(agent).get("url")
         scheme = scheme_of(url.get_secret_value() if isinstance(url, SecretStr) else str(url or ""))
         if scheme and scheme not in LOCAL_SCHEMES:
             fault = (
@@ -152,11 +120,3 @@ def _master_needed(agents: Mapping[str, Any]) -> list[str]:
             )
             return [fault]
     return []
-
-
-def _table(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _all_digits(value: Mapping[str, Any]) -> bool:
-    return bool(value) and all(key.isdecimal() and key.isascii() for key in value)

@@ -182,12 +182,53 @@ class Watch:
 @pytest.mark.asyncio
 async def test_a_cluster_runs_and_connects_on_memory() -> None:
     heard: list[JobEvent] = []
-    cluster: Cluster = builder().add_handlers(SendWelcome).on_succeeded(heard.append).build()
+    config = ClusterBuilder("runs").ignore_environment().use_memory_for_master("memory://named-to-be-shared")
+    config.add_worker().lanes("mail")
+    cluster: Cluster = config.add_handlers(SendWelcome).on_succeeded(heard.append).build()
 
     async with cluster.run() as runtime:
-        handle = await runtime.scheduler.once_now(SendWelcome, shop.Welcome("you"), lane="default")
+        handle = await runtime.scheduler.once_now(SendWelcome, shop.Welcome("you"))
         assert await handle.result(timeout=20) == "welcome, you"
         async with cluster.connect() as scheduler:
             assert (await scheduler.get(handle.id)).id == handle.id
 
     assert [event.job_id for event in heard] == [handle.id]
+
+
+def test_setting_below_something_that_is_no_table_is_a_fault() -> None:
+    assert faults(builder().set("name.first", 3)) == ("'name.first': no such setting",)
+
+
+def test_setting_a_part_changes_nothing_of_what_was_given() -> None:
+    retry = {"kind": "fixed"}
+
+    settings = builder().set("defaults.retry", retry).set("defaults.retry.max_attempts", 9).build().settings
+
+    assert (settings.defaults.retry.kind, settings.defaults.retry.max_attempts) == ("fixed", 9)
+    assert retry == {"kind": "fixed"}
+
+
+def test_a_lane_that_no_worker_serves_is_doubtful() -> None:
+    config = builder().add_handlers(SendWelcome, CountLines)
+
+    (warning,) = config.build().warnings
+
+    assert "SendWelcome uses lane 'mail'" in warning
+    assert ".lanes('default', 'mail')" in warning
+
+
+def test_without_workers_every_lane_is_somebody_elses() -> None:
+    config = builder().add_handlers(SendWelcome)
+    config.add_agent("one").use_memory_for_agent()
+
+    assert config.build().warnings == ()
+
+
+def test_a_master_that_forgets_what_its_agents_keep_is_doubtful() -> None:
+    config = builder()
+    config.add_agent("one").use_sqlite_for_agent("jobs.db")
+
+    (warning,) = config.build().warnings
+
+    assert "the master is in memory" in warning
+    assert "'one'" in warning

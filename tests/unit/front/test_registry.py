@@ -181,6 +181,19 @@ def takes_anything(*words: str) -> None: ...
 def two_jobs(first: JobContext, second: JobContext) -> None: ...
 
 
+def logged(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **keywords: Any) -> Any:
+        return function(*arguments, **keywords)
+
+    return wrapper
+
+
+@logged
+def decorated(number: int) -> int:
+    return number + 1
+
+
 def make_closure() -> Any:
     seen: list[int] = []
 
@@ -359,3 +372,9 @@ def test_a_handler_that_remembers_what_surrounds_it_may_be_a_marked_function() -
         seen.append(job.id)
 
     assert registry(note).names == {"note"}
+
+
+def test_a_function_with_a_decorator_of_ones_own_may_be_called() -> None:
+    handler = registry(decorated).resolve(decorated)
+
+    assert handler.schema.encode(handler.bind((1,), {}), limit=100) == b'{"number":1}'

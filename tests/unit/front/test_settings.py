@@ -280,3 +280,32 @@ def test_settings_may_be_made_directly() -> None:
     settings = ClusterSettings.model_validate({"master": {"url": SecretStr("memory:")}})
 
     assert settings.master.url.get_secret_value() == "memory:"
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"workers": [{"slots": "many"}]}, "workers[0].slots='many': expected a whole number"),
+        ({"workers": [{"slots": 1.5}]}, "workers[0].slots=1.5: expected a whole number"),
+        ({"workers": [{"slots": 20_000}]}, "workers[0].slots=20000: expected at most 10000"),
+        ({"workers": [{"mode": "fast"}]}, "workers[0].mode='fast': expected 'full' or 'execution'"),
+        ({"workers": 3}, "workers=3: expected a list"),
+        ({"timings": 3}, "timings=3: expected a table of settings"),
+        ({"log": {"level": "loud"}}, "log.level='loud': expected 'debug', 'info', 'warning' or 'error'"),
+        ({"name": 3}, "name=3: expected text"),
+        ({"defaults": {"retry": {"factor": "x"}}}, "defaults.retry.factor='x': expected a number"),
+        ({"defaults": {"retry": {"factor": float("inf")}}}, "defaults.retry.factor=inf: expected a finite number"),
+    ],
+)
+def test_a_fault_names_setting_value_and_what_was_expected(given: dict[str, Any], fault: str) -> None:
+    assert faults(**given) == (fault,)
+
+
+def test_a_url_in_the_wrong_place_is_not_shown() -> None:
+    found = faults(master="postgresql://u:hunter2@host/db", agents={"one": "nats://hunter2@host"})
+
+    assert found == ("master: expected a table of settings", "agents.one: expected a table of settings")
+
+
+def test_the_case_of_a_log_level_does_not_matter() -> None:
+    assert load_settings({"log": {"level": "WARNING"}}, environment=False).log.level == "warning"

@@ -235,7 +235,7 @@ def test_a_variable_that_is_no_json_is_a_fault_that_names_it(setenv: SetEnvironm
         (b"name = '\xff'", "not UTF-8"),
         (b"nam = 'x'", "nam: no such setting; did you mean 'name'"),
         (b"[[agents]]\nurl = 'memory:'", "agents"),
-        (b"workers = 3", "workers=3"),
+        (b"workers = 3", "workers=3: expected a list"),
         (b"timings = 3", "timings=3"),
     ],
 )
@@ -265,3 +265,18 @@ def test_every_setting_can_be_set_in_code_by_its_key() -> None:
             value = getattr(value, part)
         other = ClusterBuilder().ignore_environment().use_memory_for_master().set(row.key, value).build()
         assert other.settings == defaults, row.key
+
+
+def test_a_list_and_a_field_of_it_may_both_be_in_the_environment(setenv: SetEnvironment) -> None:
+    setenv({"JOBMASTER_WORKERS": '[{"name": "one"}, {"name": "two"}]', "JOBMASTER_WORKERS__1__SLOTS": "3"})
+
+    assert [(worker.name, worker.slots) for worker in load_settings().workers] == [("one", 10), ("two", 3)]
+
+
+def test_a_url_where_a_table_belongs_is_not_shown(setenv: SetEnvironment) -> None:
+    setenv({"JOBMASTER_MASTER": "postgresql://user:hunter2@host/db"})
+
+    with pytest.raises(ConfigurationError, match="master") as caught:
+        load_settings()
+
+    assert "hunter2" not in str(caught.value)
