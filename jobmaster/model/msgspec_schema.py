@@ -15,7 +15,7 @@ from jobmaster.model.fidelity import unknown_field
 from jobmaster.model.schema import TypedSchema
 
 _MISSING = re.compile(r"Object missing required field `(.+)`")
-_LOCATED = re.compile(r"(.*) - at `(?:key in )?(\$.*)`", re.DOTALL)
+_LOCATED = re.compile(r"(.*) - at (?:`key` in )?`(\$.*)`", re.DOTALL)
 
 
 class MsgspecSchema(TypedSchema):

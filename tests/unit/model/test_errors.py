@@ -44,14 +44,17 @@ from jobmaster.model.errors import (
 EXAMPLES: list[tuple[Exception, list[str]]] = [
     (ConfigurationError(["agent 'a' has no url"]), ["agent 'a' has no url"]),
     (ConfigurationError(["first", "second"]), ["2 faults", "1. first", "2. second"]),
-    (NameInvalid("agent", "Transport-1", "lower case", "transport-1"), ["agent 'Transport-1'", "'transport-1'?"]),
+    (
+        NameInvalid("agent", "Transport-1", "lower case", "transport-1"),
+        ["agent 'Transport-1' is not allowed", "'transport-1'?"],
+    ),
     (KeyInvalid("unique key", "a\x00b", "no control characters"), ["unique key 'a\\x00b'", "no control"]),
     (DataInvalid([Problem("$.user", "is missing")]), ["data", "$.user", "is missing"]),
     (DataInvalid([Problem("$.a", "x"), Problem("$.b", "y")], "result"), ["result", "2 problems", "$.a: x", "$.b: y"]),
     (OptionInvalid("max_attempts", 0, "1 to 1,000"), ["max_attempts=0", "1 to 1,000"]),
     (
         HandlerUnknown("send-welcom", ["send-welcome"]),
-        ["'send-welcom'", "did you mean 'send-welcome'?", "add_handlers"],
+        ["'send-welcom' is not registered", "did you mean 'send-welcome'?", "add_handlers"],
     ),
     (HandlerUnknown("x", (), "add_handlers(X)"), ["'x'", "add_handlers(X)"]),
     (DefinitionInvalid("handler SendWelcome", "has no execute", "add it"), ["SendWelcome", "has no execute", "add it"]),
@@ -123,6 +126,7 @@ def test_a_signal_refuses_a_delay_without_meaning(delay: object) -> None:
 
 def test_a_signal_gives_its_delay_in_whole_microseconds() -> None:
     assert RetryAfter(1.5).delay_us == 1_500_000
+    assert Snooze(0).delay_us == 0
     assert RetryAfter(timedelta(days=36_525)).delay_us == 36_525 * 86_400 * 1_000_000
 
 

@@ -125,6 +125,7 @@ def test_the_default_is_stored_as_nothing() -> None:
 
 def test_a_delay_may_be_nothing_at_all() -> None:
     assert Retry.fixed(timedelta(0)).ceiling_us(3) == Retry.fixed(0.0).ceiling_us(3) == 0
+    assert Retry.exponential(5, factor=1).ceiling_us(9) == 5 * SECOND
 
 
 def test_a_delay_above_the_default_cap_is_taken_at_its_word() -> None:

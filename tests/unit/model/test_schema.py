@@ -304,7 +304,7 @@ def test_a_typed_mapping_is_checked_value_by_value() -> None:
 def test_a_bad_key_of_a_typed_mapping_is_refused_where_it_stands() -> None:
     with pytest.raises(DataInvalid) as refused:
         DataSchema.of(Order).decode(b'{"by_day":{"soon":1}}')
-    assert refused.value.problems[0].path == "$.by_day[...]"
+    assert refused.value.problems[0].path == "$.by_day"
 
 
 def test_a_tagged_union_of_structs_is_told_apart_by_its_tag() -> None:
