@@ -21,7 +21,8 @@ MOVING_SECONDS = 0.05
 AWAY_SECONDS = 0.25
 """Pause after a store did not answer."""
 FIND_AT_ONCE = 500
-SECONDS_PER_WAITER = 1e-5
+SECONDS_PER_WAITER = 3e-5
+MOST_SPACING_SECONDS = 0.05
 """Each end makes all that are waited for be asked about: with many, rounds are spaced so that this costs little."""
 
 
@@ -111,7 +112,7 @@ class _Watch:
                 await self._look(list(self._waiters))
                 if self._waiters:
                     await asyncio.wait([hint, joined], return_when=asyncio.FIRST_COMPLETED)
-                    await asyncio.sleep(len(self._waiters) * SECONDS_PER_WAITER)
+                    await asyncio.sleep(min(MOST_SPACING_SECONDS, len(self._waiters) * SECONDS_PER_WAITER))
                     if hint.done():
                         hint.result()
             except StoreError:

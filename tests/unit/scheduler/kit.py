@@ -3,7 +3,9 @@
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -14,7 +16,7 @@ from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import Settlement
 from jobmaster.handler import JobHandler
 from jobmaster.listeners import Listeners
-from jobmaster.master.memory import MemoryMaster
+from jobmaster.master import open_master
 from jobmaster.model.job import Job
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.states import FailReason
@@ -22,11 +24,13 @@ from jobmaster.registry import build_registry
 from jobmaster.scheduler import Scheduler
 from jobmaster.settings import AgentSettings, ClusterSettings, StoreSettings, WorkerSettings
 from jobmaster.testing.clock import ManualClock
+from jobmaster.transports import make_transport
 from jobmaster.worker.context import JobContext
-from jobmaster_agents.memory import MemoryAgent
 
 TTL_US = 15_000_000
 _numbers = itertools.count()
+folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+"""Where a test's SQLite file is; without one its stores are in memory."""
 
 
 @dataclass
@@ -57,25 +61,26 @@ class Unregistered(JobHandler[Welcome]):
 class Kit:
     """Everything a scheduler needs, open to the test."""
 
-    def __init__(self, agents: Sequence[str], workers: Sequence[WorkerSettings]) -> None:
+    def __init__(self, agents: Sequence[str], workers: Sequence[WorkerSettings], folder: Path | None = None) -> None:
         # Memory stores are shared by name for as long as anything holds them: no other test's jobs are wanted here.
         cluster = f"kit-{next(_numbers)}"
         self.clock = ManualClock()
+        url = SecretStr(f"sqlite:///{folder / 'kit.db'}" if folder else "memory:")
         self.settings = ClusterSettings(
             name=cluster,
-            master=StoreSettings(url=SecretStr("memory:")),
-            agents={name: AgentSettings(name=name, url=SecretStr("memory:")) for name in agents},
+            master=StoreSettings(url=url),
+            agents={name: AgentSettings(name=name, url=url) for name in agents},
             workers=tuple(workers),
         )
         self.registry, faults = build_registry([SendWelcome, Plain, Mailer.send], self.settings.defaults)
         assert faults == []
-        self.master: Any = MemoryMaster(self.clock, cluster=cluster)
+        self.master: Any = open_master(url.get_secret_value(), cluster=cluster, clock=self.clock)
         self.transports: dict[str, Any] = {
-            name: MemoryAgent(cluster=cluster, name=name, clock=self.clock) for name in agents
+            name: make_transport(agent, cluster, self.clock) for name, agent in self.settings.agents.items()
         }
         self.listeners = Listeners()
         self.woken = 0
-        self.agents = Agents(self.transports, self.clock)
+        self.agents = Agents(self.transports, self.clock, self.master.database_key)
 
     def scheduler(self, master: MasterStore | None = None) -> Scheduler:
         return Scheduler(
@@ -110,29 +115,44 @@ class Kit:
         error: str | None = None,
         detail: bytes | None = None,
     ) -> None:
+        settlement = self._settlement(job, outcome, reason, result, error, detail)
+        await self.transports[agent].settle([settlement])
+
+    async def succeed(self, jobs: Sequence[Job], agent: str = "a") -> None:
+        """All of them in one batch, each with its own data as the result."""
+        settlements = [self._settlement(job, RunOutcome.SUCCEEDED, None, job.data, None, None) for job in jobs]
+        await self.transports[agent].settle(settlements)
+
+    def _settlement(
+        self,
+        job: Job,
+        outcome: RunOutcome,
+        reason: FailReason | None,
+        result: bytes | None,
+        error: str | None,
+        detail: bytes | None,
+    ) -> Settlement:
         now_us = self.clock.wall_us()
-        await self.transports[agent].settle(
-            [
-                Settlement(
-                    id=job.id,
-                    token=job.token,
-                    outcome=outcome,
-                    reason=reason,
-                    result=result,
-                    error=error,
-                    detail=detail,
-                    attempt=job.attempt,
-                    worker="worker-1",
-                    host="here",
-                    started_us=now_us,
-                    finished_us=now_us,
-                )
-            ]
+        return Settlement(
+            id=job.id,
+            token=job.token,
+            outcome=outcome,
+            reason=reason,
+            result=result,
+            error=error,
+            detail=detail,
+            attempt=job.attempt,
+            worker="worker-1",
+            host="here",
+            started_us=now_us,
+            finished_us=now_us,
         )
 
     async def sync(self) -> None:
         """What the syncer does: the outboxes go to the master."""
         for name, transport in self.transports.items():
+            if self.agents.shares_master(name):
+                await self.master.move(name, transport.traits.shared_outbox, 1_000)
             records = await transport.changes(1_000)
             await self.master.apply(name, records)
             await transport.confirm([record.seq for record in records])
@@ -140,7 +160,7 @@ class Kit:
 
 @asynccontextmanager
 async def opened(agents: Sequence[str] = ("a",), workers: Sequence[WorkerSettings] = ()) -> AsyncIterator[Kit]:
-    kit = Kit(agents, workers)
+    kit = Kit(agents, workers, folder.get())
     await kit.master.open()
     await kit.agents.open()
     try:

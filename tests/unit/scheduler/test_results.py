@@ -63,8 +63,7 @@ async def test_hundreds_of_waiters_share_a_watch() -> None:
         handles = [await scheduler.once_now(SendWelcome, Welcome(str(n))) for n in range(300)]
         waiting = [asyncio.create_task(handle.result(timeout=20)) for handle in handles]
         await eventually(lambda: watches and len(watches[-1]) == 300)
-        for job in await kit.claim(limit=300):
-            await kit.settle(job, result=job.data)
+        await kit.succeed(await kit.claim(limit=300))
         results = await asyncio.gather(*waiting)
         assert [result["user_id"] for result in results] == [str(n) for n in range(300)]
         assert len(watches) < 50
