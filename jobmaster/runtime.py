@@ -27,6 +27,7 @@ from jobmaster.model.errors import JobMasterError
 from jobmaster.scheduler import Scheduler
 from jobmaster.settings import WorkerMode
 from jobmaster.store_time import StoreTime
+from jobmaster.telemetry.logging import configure_unless_configured
 from jobmaster.transports import make_transport
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ class Runtime:
     """Made by `Cluster.run`, `Cluster.start` and `Cluster.connect`; belongs to the event loop it was started on."""
 
     def __init__(self, cluster: "Cluster", clock: Clock | None = None) -> None:
-        """Puts the parts together without any I/O. Raises `ConfigurationError`."""
+        """Puts the parts together without any I/O, and configures logging as the settings say where the program has not
+        done so. Raises `ConfigurationError`."""
         settings = cluster.settings
+        configure_unless_configured(settings.log.format, settings.log.level)
         self.cluster = cluster
         self.clock = clock or SystemClock()
         self.stop_requested = asyncio.Event()
@@ -236,7 +239,8 @@ class Runtime:
                 await step(self, timeout)
         finally:
             await self._stack.aclose()
-        _log.info("runtime.stopped", cluster=self.cluster.name)
+        if self._duties is not None:
+            _log.info("runtime.stopped", cluster=self.cluster.name)
 
     async def _dismiss_workers(self, timeout: float | None) -> None:  # noqa: ASYNC109 - handed on
         await self._crew.dismiss_all(timeout)

@@ -58,7 +58,7 @@ def list_jobs(
     if as_json:
         print_json(page)
         return
-    console = Console()
+    console = Console(soft_wrap=True)
     if page.jobs:
         console.print(jobs_table(page.jobs, datetime.now(UTC)))
     else:
@@ -96,7 +96,7 @@ def show(
     if as_json:
         print_json(job)
         return
-    console = Console()
+    console = Console(soft_wrap=True)
     print_job(console, job)
     where = " ".join(
         f"{option} {value}"
@@ -156,7 +156,7 @@ def stats(
     if as_json:
         print_json({"totals": {str(state): counts.total(state) for state in JobState}, **plain(counts)})
         return
-    console = Console()
+    console = Console(soft_wrap=True)
     console.print(counts_table(counts) if counts.lanes else "no jobs yet")
     for agent in counts.unreachable:
         console.print(f"agent {agent} did not answer: its jobs are missing here", style="yellow")

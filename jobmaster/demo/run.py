@@ -51,7 +51,7 @@ def build(file: Path, census: Census) -> Cluster:
 
 
 async def _demo(tree: Tree, file: Path) -> int:
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     census = Census()
     with StopSignals() as signals:
         runtime = await build(file, census).start()
@@ -116,7 +116,7 @@ async def _watch(
                 display.update(live.panel(shot, speed))
             elif now - last_line >= live.PLAIN_EVERY_SECONDS:
                 last_line = now
-                console.print(live.line(shot, speed), highlight=False)
+                console.print(live.line(shot, speed))
             if await _over(scheduler, census, batch, shot):
                 return True
             try:

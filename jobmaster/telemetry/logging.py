@@ -51,11 +51,17 @@ def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     return {key: _clean(key, value) for key, value in event.items()}
 
 
+def configure_unless_configured(form: Literal["auto", "console", "json"], level: str) -> None:
+    """`configure_logging`, unless the program has configured structlog: then its choice stands."""
+    if not structlog.is_configured():
+        configure_logging(form, level)
+
+
 def configure_logging(
     form: Literal["auto", "console", "json"] = "auto", level: str = "info", stream: TextIO | None = None
 ) -> None:
     """Write structlog's events to `stream`, standard error unless given. `auto`: for a console on a terminal, else as
-    JSON lines. For programs; a library's user configures structlog as they like, or not at all."""
+    JSON lines. Replaces what the program had configured."""
     out = stream or sys.stderr
     console = form == "console" or (form == "auto" and out.isatty())
     renderer: Processor = (
