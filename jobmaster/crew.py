@@ -88,6 +88,11 @@ class Crew:
         """What those attached to one agent say of themselves."""
         return [worker.card() for worker in self._workers.values() if worker.settings.agent == agent]
 
+    def signalled(self, workers: frozenset[str]) -> None:
+        """Signals were left for these: those of this process need not wait until they look."""
+        for name in workers & self._workers.keys():
+            self._workers[name].signalled()
+
     async def hire(self, settings: WorkerSettings, duties: Duties) -> WorkerHandle:
         """Start a worker. Once this returns it is known to its agent and claims jobs."""
         worker = Worker(

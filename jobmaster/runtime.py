@@ -77,6 +77,8 @@ class Runtime:
         self._crew = Crew(
             cluster, self.agents, self._listeners, clock=self.clock, rng=self._rng, on_stop=self.request_stop
         )
+        for hints in self._hints.values():
+            hints.signalled = self._crew.signalled
         self._duties: Duties | None = None
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.clock import Clock
-from jobmaster.contracts.values import PutAnswer, Revocation, Revoke, SettleAnswer, Settlement
+from jobmaster.contracts.values import PutAnswer, Revocation, Revoke, SettleAnswer, Settlement, Signal
 from jobmaster.model.job import Job
 
 SOON_US = 1_500_000
@@ -16,6 +16,10 @@ SOON_US = 1_500_000
 
 
 def _nothing() -> None:
+    return
+
+
+def _nobody(workers: frozenset[str]) -> None:
     return
 
 
@@ -27,6 +31,8 @@ class Hints:
         """A job is due soon, but not yet."""
         self.recorded: Callable[[], None] = _nothing
         """The outbox has something new."""
+        self.signalled: Callable[[frozenset[str]], None] = _nobody
+        """These workers have signals to read."""
 
 
 class HintingAgent:
@@ -53,6 +59,10 @@ class HintingAgent:
         if any(0 < item.after_us < SOON_US for item in items):
             self._hints.delayed()
         return answers
+
+    async def signal(self, signals: Sequence[Signal]) -> None:
+        await self._agent.signal(signals)
+        self._hints.signalled(frozenset(signal.worker for signal in signals))
 
     async def revoke(self, items: Sequence[Revoke]) -> list[Revocation]:
         revocations = await self._agent.revoke(items)

@@ -208,6 +208,7 @@ async def test_a_cancelled_handler_that_does_not_end_loses_its_slot_after_the_gr
 
         assert rig.worker.abandoned == 1
         assert rig.worker.held == 0
+        assert rig.agent.calls["settle"] == []
         handler.let_go.set()
 
 

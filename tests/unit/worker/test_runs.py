@@ -181,9 +181,13 @@ async def test_context_variables_do_not_reach_the_next_job() -> None:
         variable.set(job.data)
         return seen
 
-    async with Rig({"h": handler}, slots=1) as rig:
-        jobs = [await rig.ended(job_id) for job_id in await rig.put_many("h", 3)]
+    async with Rig({"h": handler}, slots=1, start=False) as rig:
+        ids = await rig.put_many("h", 3)
+        rig.worker._pools[0].prefetch = 5
+        await rig.worker.start()
+        jobs = [await rig.ended(job_id) for job_id in ids]
 
+        assert rig.agent.calls["claim"][0] == {"default": 6}
         assert [job.result for job in jobs] == [b"0", b"0", b"0"]
 
 
