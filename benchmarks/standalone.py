@@ -67,7 +67,7 @@ async def drain(cluster: Cluster, n: int) -> float:
             lanes = await runtime.agents["standalone"].stats()
             if not sum(lane.ready + lane.leased + lane.delayed for lane in lanes):
                 break
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
         while await runtime.agents["standalone"].changes(1):  # noqa: ASYNC110 - from outside there is no event
             await asyncio.sleep(0.002)
         elapsed = time.perf_counter() - began

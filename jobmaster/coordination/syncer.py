@@ -17,7 +17,7 @@ from jobmaster.contracts.values import RecordKind
 
 BATCH = 1_000
 POLL_SECONDS = 2.0
-LINGER_SECONDS = 0.05
+LINGER_SECONDS = 0.1
 """Least time between two passes: under load every pass then has a batch worth its transaction."""
 
 _log = structlog.get_logger("jobmaster.syncer")
