@@ -15,7 +15,7 @@ from jobmaster.model.errors import ConfigurationError, quoted
 from jobmaster.settings.checks import LOCAL_SCHEMES, cluster_faults, scheme_of
 from jobmaster.settings.faults import faults_of
 from jobmaster.settings.merging import Tree, all_digits, merge, merge_list, table_of
-from jobmaster.settings.models import DEFAULT_MASTER_URL, STANDALONE_AGENT, ClusterSettings
+from jobmaster.settings.models import DEFAULT_MASTER_URL, ENVIRONMENT_PREFIX, STANDALONE_AGENT, ClusterSettings
 
 CONFIG_VARIABLE = "JOBMASTER_CONFIG"
 
@@ -41,8 +41,8 @@ def gather_settings(
     faults: list[str] = []
     path = toml or (os.environ.get(CONFIG_VARIABLE) if environment else None)
     tree: Tree = read_toml(Path(path), faults) if path else {}
-    if environment:
-        # Only here, as it takes as long to import as everything else together.
+    if environment and any(variable.upper().startswith(ENVIRONMENT_PREFIX) for variable in os.environ):
+        # Only here and only then, as it takes as long to import as everything else together.
         from jobmaster.settings.environment import read_environment
 
         agents = {**table_of(tree.get("agents")), **table_of(given.get("agents"))}

@@ -48,6 +48,17 @@ async def test_what_was_emitted_before_the_start_is_delivered() -> None:
 
 
 @pytest.mark.asyncio
+async def test_later_events_wake_the_delivery_again() -> None:
+    heard: list[JobEvent] = []
+    listeners = Listeners({EventKind.SUCCEEDED: [heard.append]})
+    listeners.start()
+    for number in range(1, 4):
+        listeners.emit(event(number))
+        await eventually(lambda expected=number: len(heard) == expected)  # type: ignore[misc]  # bound per round
+    await listeners.stop()
+
+
+@pytest.mark.asyncio
 async def test_plain_listeners_run_outside_the_loop() -> None:
     threads: list[int] = []
     listeners = Listeners({EventKind.SUCCEEDED: [lambda _: threads.append(threading.get_ident())]})
