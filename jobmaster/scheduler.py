@@ -31,6 +31,7 @@ from jobmaster.handler import JobHandler
 from jobmaster.listeners import EventKind, JobEvent, Listeners
 from jobmaster.model.names import check_key
 from jobmaster.model.states import JobState
+from jobmaster.operations import Operations
 from jobmaster.registry import Registry
 from jobmaster.settings import ClusterSettings
 from jobmaster.views import CancelResult, Counts, JobInfo, JobPage, ScheduleInfo, job_info, schedule_info
@@ -84,6 +85,8 @@ class Scheduler:
         self._lookup = Lookup(master, agents)
         self._asking = Asking(self._lookup, agents)
         self._listing = Listing(master, agents)
+        self.operations = Operations(master, agents, round(settings.timings.worker_dead_after * 1e6))
+        """What those who run the cluster ask: workers, agents, dead letters."""
         self._interventions = Interventions(
             master, agents, self._lookup, self._placing, threshold_us=threshold_us, wake=wake
         )

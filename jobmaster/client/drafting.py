@@ -96,16 +96,17 @@ class Drafting:
         return plan
 
     def _make(self, recipe: Recipe, options: Options | ScheduleOptions) -> Plan:
-        lane = recipe.lane if options.get("lane") is None else check_name("lane", options["lane"])
+        lane, agent, priority = options.get("lane"), options.get("agent"), options.get("priority")
+        lane = recipe.lane if lane is None else check_name("lane", lane)
         durability = options.get("durability")
         if durability not in (None, "agent", "master"):
             raise OptionInvalid("durability", durability, "'agent' (the default) or 'master'")
-        candidates = self._candidates(recipe.agent if options.get("agent") is None else options["agent"], lane)
+        candidates = self._candidates(recipe.agent if agent is None else agent, lane)
         template = Job(
             id="",
             handler=recipe.handler,
             lane=lane,
-            priority=recipe.priority if options.get("priority") is None else _priority(options["priority"]),
+            priority=recipe.priority if priority is None else _priority(priority),
             agent=candidates[0] if len(candidates) == 1 else None,
             created_us=0,
             original_due_us=0,
@@ -131,14 +132,13 @@ class Drafting:
                 plan.template, id=new_id(), data=raw, created_us=now_us, original_due_us=due_us, due_us=due_us
             )
         check_known(options)
-        expires_us = None
-        if options.get("expires_at") is not None:
-            expires_us = to_us("expires_at", options["expires_at"])
-            if expires_us <= due_us:
-                raise OptionInvalid("expires_at", options["expires_at"], "an instant after now and after the due time")
+        own_id, expires_at = options.get("id"), options.get("expires_at")
+        expires_us = None if expires_at is None else to_us("expires_at", expires_at)
+        if expires_us is not None and expires_us <= due_us:
+            raise OptionInvalid("expires_at", expires_at, "an instant after now and after the due time")
         return replace(
             plan.template,
-            id=new_id() if options.get("id") is None else self._own_id(options["id"], plan.route),
+            id=new_id() if own_id is None else self._own_id(own_id, plan.route),
             data=raw,
             created_us=now_us,
             original_due_us=due_us,
@@ -162,12 +162,12 @@ class Drafting:
         title, tags, metadata = options.get("title"), options.get("tags"), options.get("metadata")
         if title is None:
             title = recipe.title
-        if title is None and not tags and not metadata:
+        if title is None and tags is None and metadata is None:
             return None
         return Labels(
             title=None if title is None else check_title(title),
-            tags=() if not tags else check_tags(tags),
-            metadata={} if not metadata else self._metadata(metadata),
+            tags=() if tags is None else check_tags(tags),
+            metadata={} if metadata is None else self._metadata(metadata),
         ).encode()
 
     def _metadata(self, metadata: object) -> dict[str, Any]:
@@ -188,9 +188,9 @@ def _priority(value: object) -> Priority:
 
 
 def _policy(policy: Policy, options: ScheduleOptions) -> Policy:
-    if options.get("timeout") is not None:
-        policy = replace(policy, timeout_us=duration_us("timeout", options["timeout"]))
-    retry = options.get("retry")
+    timeout, retry = options.get("timeout"), options.get("retry")
+    if timeout is not None:
+        policy = replace(policy, timeout_us=duration_us("timeout", timeout))
     if retry is not None:
         if not isinstance(retry, Retry):
             raise OptionInvalid("retry", retry, "a Retry, e.g. Retry.exponential(max_attempts=6) or Retry.never()")

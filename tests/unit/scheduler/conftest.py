@@ -11,7 +11,7 @@ ON_BOTH = frozenset({"test_interventions", "test_listing", "test_results"})
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    name = metafunc.module.__name__.rpartition(".")[2]
+    name = metafunc.definition.path.stem
     pure = hasattr(metafunc.function, "hypothesis")
     stores = ["memory", "sqlite"] if name in ON_BOTH and not pure else ["memory"]
     metafunc.parametrize("stores", stores, indirect=True)

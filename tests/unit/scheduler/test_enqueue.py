@@ -1,6 +1,6 @@
 """Enqueueing: what is stored where, and what is refused."""
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
@@ -163,6 +163,8 @@ async def test_options_reach_the_job() -> None:
         ("retry", 3),
         ("retry", []),
         ("tags", "one"),
+        ("tags", ""),
+        ("tags", 0),
         ("tags", ["x"] * 3 + [str(n) for n in range(10)]),
         ("expires_at", datetime(2030, 1, 1)),  # noqa: DTZ001 - naive on purpose
         ("expires_at", datetime(2000, 1, 1, tzinfo=UTC)),
@@ -322,7 +324,7 @@ async def test_many_are_stored_in_chunks_and_handles_come_in_order() -> None:
 async def test_many_takes_an_async_source_and_each_item_its_own_time() -> None:
     async with opened() as kit:
 
-        async def items() -> Any:
+        async def items() -> AsyncIterator[Enqueue]:
             yield Enqueue(SendWelcome, Welcome("now"))
             yield Enqueue(SendWelcome, Welcome("soon"), when=timedelta(seconds=5))
             yield Enqueue(SendWelcome, Welcome("later"), when=timedelta(days=5))
