@@ -193,4 +193,7 @@ def _schema(definition: Definition) -> DataSchema:
     try:
         return DataSchema.of(definition.data_type)
     except DefinitionInvalid as error:
-        raise DefinitionInvalid(definition.label, str(error)) from None
+        if definition.style is not Style.CALL:
+            raise DefinitionInvalid(definition.label, str(error)) from None
+        remedy = f"use types that JSON can carry, or take one model: `def {definition.label}(job: JobContext[Model])`"
+        raise DefinitionInvalid(definition.label, f"its parameters cannot be stored: {error.fault}", remedy) from None

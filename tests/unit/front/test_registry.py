@@ -178,6 +178,9 @@ class NeedsHelp(SendWelcome):
 def takes_anything(*words: str) -> None: ...
 
 
+def takes_a_service(smtp: Mailer) -> None: ...
+
+
 def two_jobs(first: JobContext, second: JobContext) -> None: ...
 
 
@@ -220,6 +223,7 @@ def make_closure() -> Any:
         (print, ["print", "cannot be looked into"]),
         (takes_anything, ["takes_anything", "*words", "one by one"]),
         (two_jobs, ["two_jobs", "twice"]),
+        (takes_a_service, ["takes_a_service", "Mailer", "cannot be stored", "JobContext[Model]"]),
         (42, ["42", "no handler"]),
         ("send-welcome", ["'send-welcome'", "no handler"]),
     ],
