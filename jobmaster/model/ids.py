@@ -44,6 +44,11 @@ class IdFactory:
         self._ms = -1
         self._prefix = ""
 
+    def reseed(self) -> None:
+        """Take random bits of one's own, and a lock that no vanished thread holds: what a forked child must do."""
+        self._lock = threading.Lock()
+        self._bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311 - unique, not secret
+
     def new(self) -> JobId:
         """An id greater than every one this factory gave before."""
         with self._lock:
@@ -61,21 +66,11 @@ class IdFactory:
 
 
 _default = IdFactory()
-
-
-def _renew_after_fork() -> None:
-    """Give a forked child random bits of its own, and a lock that no vanished thread holds."""
-    global _default
-    _default = IdFactory()
-
+new_id: Callable[[], JobId] = _default.new
+"""A new job id, greater than every one made in this process before; safe across threads and forks."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_after_fork)
-
-
-def new_id() -> JobId:
-    """A new job id, greater than every one made in this process before; safe across threads and forks."""
-    return _default.new()
+    os.register_at_fork(after_in_child=_default.reseed)
 
 
 def floor_id(us: int) -> JobId:
