@@ -35,10 +35,21 @@ class Work(JobHandler):
         witness("start", job.id, job.token, os.getpid())
         number = int(job.data["number"])
         if number % 10 == 0:
-            await asyncio.sleep(0.5)  # the handler's work: longer than a beat, so that its lease is extended
+            await asyncio.sleep(0.8)  # the handler's work: longer than a beat, so that its lease is extended
         if number % 10 == 1 and job.attempt == 1:
             raise ValueError("the first attempt fails")
         return number
+
+
+class Sleeper(JobHandler):
+    """Interrupted by its worker's stop, so that a lease is given back."""
+
+    lane = "aside"
+    begun = asyncio.Event()
+
+    async def execute(self, job: JobContext) -> None:
+        Sleeper.begun.set()
+        await asyncio.sleep(60)  # the handler's work: as long as nobody interrupts it
 
 
 class Tick(JobHandler):
@@ -72,15 +83,19 @@ async def ended(scheduler: Scheduler, jobs: int) -> bool:
 
 async def main() -> None:
     file, jobs = Path(sys.argv[1]), int(sys.argv[3])
-    config = ClusterBuilder("faults").add_handlers(Work, Tick).use_master(f"sqlite:///{file}")
+    config = ClusterBuilder("faults").add_handlers(Work, Tick, Sleeper).use_master(f"sqlite:///{file}")
     config.lease(ttl=2.0, beat=0.2, margin=0.3).transient_threshold(timedelta(seconds=1))
     config.add_worker("victim").slots(4)
     async with config.build().run() as runtime:
         await enqueue(runtime.scheduler, jobs)
         while not await ended(runtime.scheduler, jobs):  # noqa: ASYNC110 - asks a store, which sets no event
             await asyncio.sleep(0.05)  # the handler's work: this program is not the test, it is its subject
-        extra = await runtime.add_worker(slots=1)
-        await extra.stop()
+        aside = await runtime.scheduler.once_now(Sleeper, id=job_id(-1))
+        extra = await runtime.add_worker(slots=1, lanes=["aside"])
+        if not (await aside.refresh()).terminal:
+            await Sleeper.begun.wait()
+        await extra.stop(timeout=0)
+        await aside.cancel()
 
 
 asyncio.run(main())
