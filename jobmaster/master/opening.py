@@ -8,7 +8,7 @@ from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.master import MasterStore
 from jobmaster.model.errors import ConfigurationError
 
-SCHEMES = ("sqlite", "memory")
+SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb", "memory")
 
 _PASSWORD = re.compile(r"(?<=:)[^:@/]*(?=@)")
 
@@ -30,6 +30,12 @@ def open_master(url: str, *, cluster: str, clock: Clock, options: Mapping[str, A
 
         _refuse_unknown(given, ("migrate",), url)
         return SqlMaster(SqliteEngine(url, clock), cluster, migrate=_flag(given, "migrate", True, url))
+    if scheme.partition("+")[0] in ("postgresql", "mysql", "mariadb"):
+        from jobmaster.master.sql.master import SqlMaster
+        from jobmaster.master.sql.server_engine import ServerEngine
+
+        _refuse_unknown(given, ("migrate",), url)
+        return SqlMaster(ServerEngine(url), cluster, migrate=_flag(given, "migrate", True, url))
     raise ConfigurationError(
         [f"master URL {masked(url)!r}: no master store has the scheme {scheme!r}; use one of {', '.join(SCHEMES)}"]
     )

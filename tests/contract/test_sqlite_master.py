@@ -14,7 +14,7 @@ from jobmaster.master import open_master
 from jobmaster.sqlite import open_database
 from jobmaster.testing.clock import ManualClock
 from jobmaster.testing.masters import MasterContract, MasterHarness
-from tests.sqlite_outbox import OUTBOX, create_outbox, fill_outbox
+from tests.outbox_table import OUTBOX, create_outbox, fill_outbox
 
 
 class SqliteHarness:

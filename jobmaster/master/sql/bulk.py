@@ -35,17 +35,16 @@ class BulkInsert:
         self._replacing = replacing
         self._texts: dict[tuple[str, str, int], str] = {}
 
-    def run(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> int:
-        """Insert them; the number of rows written as the driver counts them (MySQL: 2 for a replaced one)."""
-        written = start = 0
+    def run(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert them. How many were written is not told: MySQL counts a row that was left alone."""
+        start = 0
         for size in SIZES:
             text = ""
             while len(rows) - start >= size:
                 text = text or self.text(connection.dialect, size)
                 parameters = tuple(value for row in rows[start : start + size] for value in row)
-                written += max(connection.exec_driver_sql(text, parameters).rowcount, 0)
+                connection.exec_driver_sql(text, parameters)
                 start += size
-        return written
 
     def text(self, dialect: Dialect, size: int) -> str:
         """The statement for that many rows."""
@@ -60,7 +59,7 @@ class BulkInsert:
         """The clause that says what happens to a key that exists."""
         others = [column for column in self._columns if column not in self._key]
         if dialect.name in ("mysql", "mariadb"):
-            return _on_duplicate_key(others, self._key[0], self._guarded, self._replacing)
+            return _on_duplicate_key(self._table, others, self._key[0], self._guarded, self._replacing)
         target = f"ON CONFLICT ({', '.join(self._key)})"
         if not (self._guarded or self._replacing):
             return f"{target} DO NOTHING"
@@ -72,17 +71,20 @@ class BulkInsert:
         return f"{update} WHERE (excluded.epoch, excluded.version) > ({t}.epoch, {t}.version)"
 
 
-def _on_duplicate_key(others: Sequence[str], key: str, guarded: bool, replacing: bool) -> str:
+def _on_duplicate_key(table: str, others: Sequence[str], key: str, guarded: bool, replacing: bool) -> str:
     """MySQL's clause has no WHERE, and assigns from left to right with the new values already seen: so the guard is
     repeated per column, and version and epoch come last. `INSERT IGNORE` would hide truncation and bad values too."""
     if replacing:
         changes = [f"{column} = VALUES({column})" for column in others]
     elif guarded:
-        guard = "VALUES(epoch) > epoch OR (VALUES(epoch) = epoch AND VALUES(version) > version)"
+        epoch, version = f"{table}.epoch", f"{table}.version"
+        guard = f"VALUES(epoch) > {epoch} OR (VALUES(epoch) = {epoch} AND VALUES(version) > {version})"
         rest = [column for column in others if column not in ("epoch", "version")]
-        changes = [f"{column} = IF({guard}, VALUES({column}), {column})" for column in (*rest, "version", "epoch")]
+        changes = [
+            f"{column} = IF({guard}, VALUES({column}), {table}.{column})" for column in (*rest, "version", "epoch")
+        ]
     else:
-        changes = [f"{key} = {key}"]
+        changes = [f"{key} = {table}.{key}"]
     return f"ON DUPLICATE KEY UPDATE {', '.join(changes)}"
 
 

@@ -39,7 +39,7 @@ def name(length: int = 64) -> TypeEngine[str]:
         String(length)
         .with_variant(Text(), "sqlite")
         .with_variant(String(length, collation="C"), "postgresql")
-        .with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), *_MYSQL)
+        .with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, bindparam
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
@@ -53,3 +54,28 @@ NOW = {
 def server_now_us(connection: Connection) -> int:
     """The clock of a database server."""
     return int(connection.exec_driver_sql(NOW[connection.dialect.name]).scalar_one())
+
+
+_MYSQL_VALUES = frozenset({1048, 1264, 1265, 1292, 1366, 1406, 1690, 3819, 4025})
+"""NULL where none may be, out of range, cut, not of that character set, too long, against a CHECK."""
+
+_DRIVER_WORDS = ("invalid input for query argument", "Error binding parameter")
+"""What asyncpg and sqlite3 say, without any code, to a value that they can't even send."""
+
+
+def blames_value(error: Exception) -> bool:
+    """Whether the error is about a value that was to be written, and would be again: not about the connection, a
+    lock, or a table that is not there."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, ValueError | TypeError | OverflowError)
+    if error.connection_invalidated:
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return str(state)[:2] in ("22", "23")
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    return (
+        isinstance(error, IntegrityError | DataError)
+        or number in _MYSQL_VALUES
+        or any(words in str(error.orig) for words in _DRIVER_WORDS)
+    )

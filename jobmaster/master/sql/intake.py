@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
 from jobmaster.contracts.entries import ApplyAnswer, Placement, QuarantineEntry
 from jobmaster.contracts.values import OutboxRecord
 from jobmaster.master.rules import newer, raw_record, spoken_of, take_in
 from jobmaster.master.sql.bulk import BulkInsert
+from jobmaster.master.sql.dialects import blames_value
 from jobmaster.master.sql.engine import Engine
 from jobmaster.master.sql.part import SqlPart
 from jobmaster.master.sql.rows import chunks
@@ -17,9 +18,6 @@ from jobmaster.master.sql.tables import Tables
 from jobmaster.model.job import RUN_FIELDS, Job
 from jobmaster.model.states import TERMINAL, JobState
 from jobmaster.telemetry.probes import probe
-
-BAD_VALUE = (IntegrityError, DataError, InterfaceError, ProgrammingError, ValueError, TypeError, OverflowError)
-"""What a database or its driver says to a value, as opposed to a fault of its own."""
 
 ON_AGENTS = (JobState.DISPATCHING, JobState.QUEUED, JobState.RUNNING)
 """States of which copies arrive; the others the master writes itself, looking at the history as it does."""
@@ -70,8 +68,8 @@ class SqlIntake(SqlPart):
         try:
             with connection.begin_nested():
                 return self._take_in(connection, records), 0
-        except BAD_VALUE as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
+        except Exception as error:
+            if not blames_value(error):
                 raise
             if len(records) == 1:
                 self._quarantine(connection, agent, records[0].seq, error, raw_record(records[0]))

@@ -72,8 +72,9 @@ class SqlJobs(SqlPart):
         for item in items:
             if item.job.id not in known:
                 new.setdefault(item.job.id, item)
-        if self._rows.insert(connection, [*new.values()]) < len(new):
-            # Somebody else inserted one of them in the meantime; whose it is can be read now.
+        self._rows.insert(connection, [*new.values()])
+        if not self._engine.serial:
+            # Somebody else may have inserted one of them in the meantime; whose it is can be read now.
             mine = {job_id: item.job for job_id, item in new.items()}
             known |= self._rows.known(connection, ids)
             new = {job_id: item for job_id, item in new.items() if known[job_id] == mine[job_id]}

@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from jobmaster.contracts.entries import MoveReport
 from jobmaster.master.sql.bulk import BulkInsert
+from jobmaster.master.sql.dialects import blames_value
 from jobmaster.master.sql.engine import Engine
 from jobmaster.master.sql.intake import SqlIntake
 from jobmaster.master.sql.tables import Tables
@@ -93,7 +94,9 @@ class SqlMove(SqlIntake):
             try:
                 with connection.begin_nested():
                     _take(connection, texts, low, high)
-            except (IntegrityError, DataError):
+            except DBAPIError as error:
+                if not blames_value(error):
+                    raise
                 seqs = [row.seq for row in connection.exec_driver_sql(texts.seqs, (low, high))]
                 bad = self._halve(connection, agent, texts, seqs)
         more = count == limit
@@ -106,7 +109,9 @@ class SqlMove(SqlIntake):
         try:
             with connection.begin_nested():
                 _take(connection, texts, seqs[0], seqs[-1])
-        except (IntegrityError, DataError) as error:
+        except DBAPIError as error:
+            if not blames_value(error):
+                raise
             if len(seqs) > 1:
                 middle = len(seqs) // 2
                 return sum(self._halve(connection, agent, texts, half) for half in (seqs[:middle], seqs[middle:]))

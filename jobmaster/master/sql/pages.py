@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, exists, func, literal_column, not_, or_, select
 
-from jobmaster.contracts.filters import labels_match
+from jobmaster.contracts.filters import matches
 from jobmaster.contracts.values import JobFilter, Page
 from jobmaster.master.rules import newer
 from jobmaster.master.sql.dialects import contains
@@ -124,7 +124,7 @@ def _walk(
     if walk.by_row:
         stopped = connection.execute(bound_query(walk, cursor, scanned)).scalar()
     rows = [*connection.execute(rows_query(walk, cursor, stopped, limit)).mappings()]
-    jobs = [job for job in map(job_of, rows) if labels_match(where, job.labels)]
+    jobs = [job for job in map(job_of, rows) if matches(where, job)]
     return jobs, rows[-1]["id"] if len(rows) > limit else stopped
 
 

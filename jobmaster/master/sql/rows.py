@@ -59,9 +59,9 @@ class JobRows:
                 known[job_id] = job
         return known
 
-    def insert(self, connection: Connection, placements: Sequence[Placement]) -> int:
-        """New live rows, where the id is free; how many."""
-        return self._insert_live.run(connection, [_live_values(item) for item in placements])
+    def insert(self, connection: Connection, placements: Sequence[Placement]) -> None:
+        """New live rows, where the id is free."""
+        self._insert_live.run(connection, [_live_values(item) for item in placements])
 
     def write(self, connection: Connection, placements: Sequence[Placement]) -> None:
         """Make each, where newer than what is there, the one row of its job: in the history if it has ended, else among

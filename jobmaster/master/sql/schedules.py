@@ -9,21 +9,12 @@ from sqlalchemy.engine import RowMapping
 
 from jobmaster.contracts.entries import Occurrence, Schedule, ScheduleState
 from jobmaster.master.rules import new_placement, saved
-from jobmaster.master.sql.bulk import BulkInsert
-from jobmaster.master.sql.engine import Engine
 from jobmaster.master.sql.part import SqlPart
-from jobmaster.master.sql.tables import Tables
 
 ACTIVE: ColumnElement[str] = literal_column("'active'")
 
 
 class SqlSchedules(SqlPart):
-    def __init__(self, engine: Engine, tables: Tables) -> None:
-        super().__init__(engine, tables)
-        self._insert_tick = BulkInsert(
-            tables.occurrence, ("schedule", "tick_us", "job_id"), key=("schedule", "tick_us")
-        )
-
     async def save_schedule(self, schedule: Schedule) -> Schedule:
         return await self._write(lambda connection: self._save(connection, schedule))
 
@@ -81,10 +72,16 @@ class SqlSchedules(SqlPart):
         moved = connection.execute(update(schedule).where(current, active).values(next_us=item.next_us))
         if moved.rowcount != 1:
             return False
-        tick = (item.schedule, item.tick_us, job.id)
-        if self._insert_tick.run(connection, [tick]) != 1 or self._rows.known(connection, [job.id]):
+        # The schedule's row is locked by now: nobody else plans its ticks until this commits.
+        tick = self._tables.occurrence
+        planned = select(tick.c.job_id).where(tick.c.schedule == item.schedule, tick.c.tick_us == item.tick_us)
+        if connection.execute(planned).first() is not None:
             return False
-        return self._rows.insert(connection, [item.placement]) == 1
+        connection.execute(insert(tick).values(schedule=item.schedule, tick_us=item.tick_us, job_id=job.id))
+        if self._rows.known(connection, [job.id]):
+            return False
+        self._rows.insert(connection, [item.placement])
+        return True
 
 
 def _schedule(row: RowMapping) -> Schedule:

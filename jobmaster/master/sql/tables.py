@@ -73,8 +73,8 @@ RUN_TYPES: dict[str, tuple[TypeEngine[Any], bool]] = {
 }
 
 _NUMBERS = "epoch >= 0 AND version >= 1 AND claim_seq >= 0"
-_ID = "length(id) = 36"
-"""Elsewhere the column's type says so."""
+_ID = "length(CAST(id AS CHAR(36))) = 36"
+"""The cast is for Postgres, where it is no text."""
 
 assert tuple(JOB_TYPES) == JOB_FIELDS
 assert tuple(RUN_TYPES) == RUN_FIELDS
@@ -125,7 +125,7 @@ def build_tables(prefix: str) -> Tables:
             check("job_reason", "reason IS NULL AND finished_us IS NULL"),
             check("job_agent", "state <> 'dispatching' OR (agent IS NOT NULL AND dispatch_until_us IS NOT NULL)"),
             check("job_numbers", _NUMBERS),
-            check("job_id", _ID).ddl_if(dialect="sqlite"),
+            check("job_id", _ID),
             index("job_due", "state", "due_us", "id"),
             index("job_dispatch", "agent", "dispatch_until_us", where="state = 'dispatching'"),
             index("job_group", "lane", "state", "id"),
@@ -137,7 +137,7 @@ def build_tables(prefix: str) -> Tables:
             check("history_reason", "(state = 'failed') = (reason IS NOT NULL)"),
             check("history_reasons", f"reason IN ({_quoted(FailReason)})"),
             check("history_numbers", _NUMBERS),
-            check("history_id", _ID).ddl_if(dialect="sqlite"),
+            check("history_id", _ID),
             index("history_handler", "handler", "id"),
             index("history_group", "state", "lane", "finished_us"),
             index("history_unusual", "state", "id", where="state <> 'succeeded'"),

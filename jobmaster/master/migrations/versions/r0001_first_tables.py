@@ -14,6 +14,7 @@ LIVE = "'awaiting', 'dispatching', 'held', 'queued', 'running'"
 ENDED = "'cancelled', 'failed', 'succeeded'"
 REASONS = "'crashed', 'exhausted', 'expired', 'rejected', 'timed_out', 'undecodable', 'unknown_handler'"
 OUTCOMES = "'cancelled', 'failed', 'interrupted', 'lapsed', 'retry_at', 'snoozed', 'succeeded'"
+ID = "length(CAST(id AS CHAR(36))) = 36"
 NUMBERS = "epoch >= 0 AND version >= 1 AND claim_seq >= 0"
 
 
@@ -41,7 +42,7 @@ def upgrade() -> None:
         check("job_reason", "reason IS NULL AND finished_us IS NULL"),
         check("job_agent", "state <> 'dispatching' OR (agent IS NOT NULL AND dispatch_until_us IS NOT NULL)"),
         check("job_numbers", NUMBERS),
-        check("job_id", "length(id) = 36").ddl_if(dialect="sqlite"),
+        check("job_id", ID),
     )
     index("job_due", "job", "state", "due_us", "id")
     index("job_dispatch", "job", "agent", "dispatch_until_us", where="state = 'dispatching'")
@@ -53,7 +54,7 @@ def upgrade() -> None:
         check("history_reason", "(state = 'failed') = (reason IS NOT NULL)"),
         check("history_reasons", f"reason IN ({REASONS})"),
         check("history_numbers", NUMBERS),
-        check("history_id", "length(id) = 36").ddl_if(dialect="sqlite"),
+        check("history_id", ID),
     )
     index("history_handler", "history", "handler", "id")
     index("history_group", "history", "state", "lane", "finished_us")
