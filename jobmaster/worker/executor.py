@@ -108,7 +108,7 @@ class Executor:
             lease.in_grace = True
             policy = lease.policy or _DEFAULT_POLICY
             lease.stop_at = self._clock.mono() + policy.grace_us / SECOND
-        if first:
+        if first and lease.begun:
             task.cancel()
         self._deadlines.watch(lease)
 
@@ -149,6 +149,7 @@ class Executor:
         return sorted(names)
 
     async def _run(self, lease: Lease) -> None:
+        lease.begun = True
         outcome: Outcome | None = None
         try:
             outcome = await self._attempt(lease)

@@ -63,6 +63,7 @@ class Lease:
     """One claim, from the answer that granted it until the one that ended it."""
 
     __slots__ = (
+        "begun",
         "claimed_at",
         "done",
         "ending",
@@ -96,6 +97,8 @@ class Lease:
         self.policy: Policy | None = None
         """Decoded when the run begins."""
         self.task: Task[None] | None = None
+        self.begun = False
+        """The task has taken its first step; cancelled before that, it would never take it."""
         self.slots: Slots | None = None
         """Where its slot goes back to, while it has one."""
         self.started_at = claimed_at

@@ -14,6 +14,7 @@ from jobmaster.model.policy import Policy
 from jobmaster.model.retry import Retry
 from jobmaster.model.states import FailReason, JobState
 from jobmaster.worker.context import JobContext
+from jobmaster.worker.lease import Ending, Lease, Slots
 from tests.support import eventually
 from tests.unit.worker.rig import Rig
 
@@ -257,3 +258,23 @@ async def test_what_a_run_came_to_is_still_offered_after_trust_was_lost() -> Non
 
         job = await rig.ended(job_id)
         assert (job.state, job.result) == (JobState.SUCCEEDED, b'"all the same"')
+
+
+@pytest.mark.asyncio
+async def test_a_run_ended_before_its_first_step_gives_its_slot_back() -> None:
+    handler = Endless()
+    async with Rig({"h": handler}, slots=1, start=False) as rig:
+        executor, (pool,) = rig.worker._executor, rig.worker._pools
+
+        def start_and_end(slots: Slots, lease: Lease) -> None:
+            executor.run(slots, lease)
+            executor.end(lease, Ending.STOPPING)
+            rig.worker.quiet()
+
+        pool._start = start_and_end
+        job_id = await rig.put("h")
+        await rig.worker.start()
+        await eventually(lambda: len(rig.agent.calls["release"]) == 1)
+
+        assert (rig.worker.busy, pool.busy, handler.contexts) == (0, 0, [])
+        assert (await rig.job(job_id)).interrupts == 0
