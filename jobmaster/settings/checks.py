@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9-]*)(?:\+[A-Za-z0-9_-]+)?:")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,2}")
+_REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 LOCAL_SCHEMES = frozenset({"sqlite", "memory"})
 """Stores that need no server, and so no address to agree on."""
 
@@ -49,6 +50,12 @@ def worker_name(value: str) -> str:
 
 def lane_name(value: str) -> str:
     return _named("lane", value)
+
+
+def reference(value: str) -> str:
+    if not _REFERENCE.fullmatch(value):
+        raise ValueError(f'{quoted(value)} is no place in code; expected MODULE:NAME, such as "shop.jobs:cluster"')
+    return value
 
 
 def time_zone(value: str) -> str:

@@ -236,8 +236,8 @@ class ClusterSettings(Section):
     name: Annotated[str, AfterValidator(checks.cluster_name)] = Field(
         default=DEFAULT_NAME, description="The cluster; stores shared by several keep them apart by it."
     )
-    app: str | None = Field(
-        default=None, description="Where the command line finds this cluster's code: `MODULE:NAME`."
+    app: Annotated[str, AfterValidator(checks.reference)] | None = Field(
+        default=None, description="Where the cluster is built, `module:name`: what `jobmaster` commands import."
     )
     timezone: Annotated[str, AfterValidator(checks.time_zone)] = Field(
         default="UTC", description="IANA time zone of schedules that name none."

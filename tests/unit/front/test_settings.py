@@ -293,6 +293,7 @@ def test_settings_may_be_made_directly() -> None:
         ({"timings": 3}, "timings=3: expected a table of settings"),
         ({"log": {"level": "loud"}}, "log.level='loud': expected 'debug', 'info', 'warning' or 'error'"),
         ({"name": 3}, "name=3: expected text"),
+        ({"app": "app.py"}, "app: 'app.py' is no place in code; expected MODULE:NAME, such as \"shop.jobs:cluster\""),
         ({"defaults": {"retry": {"factor": "x"}}}, "defaults.retry.factor='x': expected a number"),
         ({"defaults": {"retry": {"factor": float("inf")}}}, "defaults.retry.factor=inf: expected a finite number"),
     ],
@@ -309,3 +310,7 @@ def test_a_url_in_the_wrong_place_is_not_shown() -> None:
 
 def test_the_case_of_a_log_level_does_not_matter() -> None:
     assert load_settings({"log": {"level": "WARNING"}}, environment=False).log.level == "warning"
+
+
+def test_the_place_of_the_cluster_in_code_is_a_setting() -> None:
+    assert load_settings({"app": "shop.jobs:cluster"}, environment=False).app == "shop.jobs:cluster"
