@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TypeVar
@@ -34,8 +34,8 @@ class Timer:
     """Seconds by verb, and of them those in which this process had a processor: on a busy machine only they compare."""
 
     def __init__(self) -> None:
-        self.spent: Counter[str] = Counter()
-        self.worked: Counter[str] = Counter()
+        self.spent: dict[str, float] = defaultdict(float)
+        self.worked: dict[str, float] = defaultdict(float)
 
     async def time(self, verb: str, call: Awaitable[T]) -> T:
         began, at = time.perf_counter(), time.process_time()
