@@ -4,25 +4,31 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any, cast
 
+import pytest
 import pytest_asyncio
 
 from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.namespace import table_prefix
+from jobmaster.model.errors import Indeterminate, Refused
+from jobmaster.sqlite import Database
 from jobmaster.testing.agents import AgentContract, AgentStore
 from jobmaster.testing.clock import ManualClock
 from jobmaster_agents.sqlite import SqliteAgent
+from tests.unit.sqlite.plans import complaints, fill
 
 
 class SqliteStore(AgentStore):
     """A file, on a clock that only tests move."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
+        self._patch = patch
         self.clock = ManualClock()
         self._file = folder / "jobs.db"
 
@@ -60,10 +66,54 @@ class SqliteStore(AgentStore):
         connection.commit()
         connection.close()
 
+    async def unsafe(self) -> AgentTransport:
+        # No setting survives in the file that `open` would not put right; where it lies is what can be wrong.
+        self._patch.setattr("jobmaster.sqlite.location._file_system", lambda path: "nfs4")
+        return self.agent()
+
+    async def failing(self, verb: str, point: str) -> AgentTransport:
+        agent = self.agent()
+        await agent.open()
+        store = agent.verbs.store
+        store.database = cast("Database", Broken(store.database, point))
+        return self.keep(agent)
+
+    async def plans(self, verb: str) -> list[str]:
+        agent = self.agent(name="transport-9")
+        await agent.open()
+        self.keep(agent)
+        return await complaints(agent, verb, await fill(agent, 2_000))
+
+
+class Broken:
+    """A database that stops answering at its next write: before, during, or after the transaction."""
+
+    def __init__(self, under: Database, point: str) -> None:
+        self._under = under
+        self._point = point
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._under, name)
+
+    async def write(self, fn: Callable[[sqlite3.Connection], Any], **hooks: Any) -> Any:
+        if self._point == "before":
+            raise Refused("the connection was lost before the call")
+        if self._point == "during":
+
+            def interrupted(connection: sqlite3.Connection) -> Any:
+                fn(connection)
+                raise sqlite3.OperationalError("the connection was lost during the call")
+
+            with pytest.raises(sqlite3.OperationalError):
+                await self._under.write(interrupted)
+        else:
+            await self._under.write(fn, **hooks)
+        raise Indeterminate("the connection was lost before the answer came")
+
 
 class TestSqliteAgent(AgentContract):
     @pytest_asyncio.fixture
-    async def store(self, tmp_path: Path) -> AsyncIterator[AgentStore]:
-        store = SqliteStore(tmp_path)
+    async def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AgentStore]:
+        store = SqliteStore(tmp_path, monkeypatch)
         yield store
         await store.close()

@@ -79,7 +79,7 @@ class SqliteAgent:
         self._path = path_of(url)
         self._tables = Tables(cluster, name)
         self._clock = clock or SystemClock()
-        self._verbs: _Verbs | None = None
+        self._verbs: Verbs | None = None
         self._heard: dict[frozenset[str], int] = {}
         self.traits = Traits(
             shared_outbox=self._tables.outbox,
@@ -99,7 +99,7 @@ class SqliteAgent:
             except BaseException:
                 await asyncio.to_thread(database.close)
                 raise
-            self._verbs = _Verbs(store)
+            self._verbs = Verbs(store)
         return await self.probe()
 
     async def close(self) -> None:
@@ -111,7 +111,7 @@ class SqliteAgent:
         return self
 
     async def probe(self) -> ProbeReport:
-        store = self._open().store
+        store = self.verbs.store
         meta, high_water = await store.database.read(lambda c: (store.meta(c), outbox.high_water(store, c)))
         return ProbeReport(
             incarnation=meta.incarnation,
@@ -122,7 +122,7 @@ class SqliteAgent:
         )
 
     async def put(self, jobs: Sequence[Job], put_deadline_us: int) -> list[PutAnswer]:
-        verbs = self._open()
+        verbs = self.verbs
         lanes = {job.lane for job in jobs}
         return await verbs.store.database.write(
             lambda connection: verbs.putting.put(connection, jobs, put_deadline_us),
@@ -134,7 +134,7 @@ class SqliteAgent:
     async def claim(
         self, worker: str, quotas: Mapping[str, int], handlers: frozenset[str], limit: int, ttl_us: int
     ) -> list[Job]:
-        verbs = self._open()
+        verbs = self.verbs
 
         def then(claimed: Claimed) -> None:
             verbs.gone(claimed.gone)
@@ -152,13 +152,13 @@ class SqliteAgent:
         return jobs
 
     async def extend(self, items: Sequence[Extension], ttl_us: int) -> list[ExtendAnswer]:
-        verbs = self._open()
+        verbs = self.verbs
         return await verbs.store.database.write(
             lambda connection: verbs.leasing.extend(connection, items, ttl_us), after_commit="extend.after_commit"
         )
 
     async def settle(self, items: Sequence[Settlement]) -> list[SettleAnswer]:
-        verbs = self._open()
+        verbs = self.verbs
         ended = await verbs.store.database.write(
             lambda connection: verbs.settling.settle(connection, items),
             before_commit="settle.before_commit",
@@ -168,7 +168,7 @@ class SqliteAgent:
         return ended.answers
 
     async def release(self, items: Sequence[Release]) -> list[SettleAnswer]:
-        verbs = self._open()
+        verbs = self.verbs
         ended = await verbs.store.database.write(
             lambda connection: verbs.leasing.release(connection, items),
             after_commit="release.after_commit",
@@ -177,7 +177,7 @@ class SqliteAgent:
         return ended.answers
 
     async def reap(self, limit: int, dead: frozenset[str] = frozenset(), expired: bool = True) -> ReapReport:
-        verbs = self._open()
+        verbs = self.verbs
         store = verbs.store
         gone = await self._read(lambda c: workers.dead(store, c))
 
@@ -190,14 +190,14 @@ class SqliteAgent:
         return report
 
     async def promote(self, limit: int) -> PromoteReport:
-        verbs = self._open()
+        verbs = self.verbs
         report, _ = await verbs.store.database.write(
             lambda connection: waiting.promote(verbs.store, connection, limit), then=verbs.changed
         )
         return report
 
     async def park(self, known: frozenset[str], limit: int) -> ParkReport:
-        verbs = self._open()
+        verbs = self.verbs
         report, _ = await verbs.store.database.write(
             lambda connection: waiting.park(verbs.store, connection, known, limit),
             then=lambda done: verbs.publish(done[1]),
@@ -205,14 +205,14 @@ class SqliteAgent:
         return report
 
     async def revoke(self, items: Sequence[Revoke]) -> list[Revocation]:
-        verbs = self._open()
+        verbs = self.verbs
         answers, _ = await verbs.store.database.write(
             lambda connection: waiting.revoke(verbs.store, connection, items), then=lambda done: verbs.gone(done[1])
         )
         return answers
 
     async def amend(self, items: Sequence[Amendment]) -> list[AmendAnswer]:
-        verbs = self._open()
+        verbs = self.verbs
         answers, _ = await verbs.store.database.write(
             lambda connection: waiting.amend(verbs.store, connection, items),
             then=lambda done: verbs.publish(done[1]),
@@ -220,7 +220,7 @@ class SqliteAgent:
         return answers
 
     async def withdraw(self, lane: str | None, limit: int) -> list[str]:
-        verbs = self._open()
+        verbs = self.verbs
         return await verbs.store.database.write(
             lambda connection: waiting.take_waiting(verbs.store, connection, lane, RevokeKind.MOVE, limit),
             then=verbs.gone,
@@ -260,10 +260,10 @@ class SqliteAgent:
         return await self._ask(workers.workers)
 
     async def store_now_us(self) -> int:
-        return self._open().store.now_us()
+        return self.verbs.store.now_us()
 
     async def control(self, change: Control) -> StoreState:
-        verbs = self._open()
+        verbs = self.verbs
         state, _, _ = await verbs.store.database.write(
             lambda connection: control.control(verbs.store, connection, change),
             then=verbs.controlled,
@@ -280,7 +280,7 @@ class SqliteAgent:
         return await self._do(workers.take_signals, worker)
 
     async def wait(self, lanes: frozenset[str], seconds: float) -> None:
-        store = self._open().store
+        store = self.verbs.store
         hints = store.database.hints
         topics = frozenset(map(store.lane_topic, lanes))
         seen = self._heard.get(lanes, 0)
@@ -292,31 +292,32 @@ class SqliteAgent:
     async def watch(self, ids: frozenset[str], seconds: float) -> None:
         if seconds <= 0:
             return
-        hints = self._open().store.database.hints
+        hints = self.verbs.store.database.hints
         with hints.waiting(ids, LOOK_FOR_ENDS_SECONDS) as waiter:
             if not await self._ask(outbox.any_ended, ids):
                 await waiter.wait(self._clock.sleep(seconds))
 
-    def _open(self) -> "_Verbs":
+    @property
+    def verbs(self) -> "Verbs":
         if self._verbs is None:
             raise Refused(f"agent {self.name!r} is not open: call open() first")
         return self._verbs
 
     async def _ask(self, question: Callable[..., T], *arguments: Any) -> T:
         """`question(store, connection, …)` on a connection that can't write."""
-        store = self._open().store
+        store = self.verbs.store
         return await store.database.read(lambda connection: question(store, connection, *arguments))
 
     async def _do(self, change: Callable[..., T], *arguments: Any) -> T:
         """`change(store, connection, …)` in the writer's transaction."""
-        store = self._open().store
+        store = self.verbs.store
         return await store.database.write(lambda connection: change(store, connection, *arguments))
 
     async def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._open().store.database.read(fn)
+        return await self.verbs.store.database.read(fn)
 
 
-class _Verbs:
+class Verbs:
     """What an open handle works with, and whom it tells of what it did, on the writer's thread."""
 
     def __init__(self, store: Store) -> None:

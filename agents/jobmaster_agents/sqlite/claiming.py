@@ -1,6 +1,7 @@
 """claim: the next ready jobs of some lanes, leased to one worker."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -60,6 +61,7 @@ class Claiming:
         now_us = self._store.now_us()
         claimed, left, known = Claimed(), limit, _known(handlers)
         expired = False
+        counts: Counter[tuple[str, int]] = Counter()
         for lane, quota in quotas.items():
             if left <= 0 or quota <= 0:
                 continue
@@ -75,6 +77,10 @@ class Claiming:
                 claimed.rowids.append(rowids)
                 left -= count
                 connection.execute(self._lease, (worker, now_us + ttl_us, rowids))
+                counts[lane, READY] -= count
+                counts[lane, LEASED] += count
+        if counts:
+            self._store.count(connection, counts)
         if expired:
             ledger = Ledger(self._store, connection, now_us)
             expire_waiting(self._store, connection, ledger, EXPIRED_AT_ONCE)

@@ -31,9 +31,12 @@ def control(store: Store, connection: sqlite3.Connection, change: Control) -> tu
             found = connection.execute(f"SELECT DISTINCT lane FROM {t.job} WHERE st = {READY}")
             lanes = {lane for (lane,) in found}
         case ControlKind.PAUSE_LANE:
-            connection.execute(f"INSERT OR REPLACE INTO {t.lane} VALUES (?, 1)", (_lane(change),))
+            connection.execute(
+                f"INSERT INTO {t.lane} (name, paused) VALUES (?, 1) ON CONFLICT DO UPDATE SET paused = 1",
+                (_lane(change),),
+            )
         case ControlKind.RESUME_LANE:
-            connection.execute(f"DELETE FROM {t.lane} WHERE name = ?", (_lane(change),))
+            connection.execute(f"UPDATE {t.lane} SET paused = 0 WHERE name = ?", (_lane(change),))
             lanes = {_lane(change)}
         case ControlKind.PURGE_LANE:
             while piece := take_waiting(store, connection, _lane(change), RevokeKind.CANCEL, _PURGED_AT_ONCE):

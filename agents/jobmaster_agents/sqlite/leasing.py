@@ -91,7 +91,7 @@ class Leasing:
         rows = self._store.select(
             connection,
             f"WHERE st = {LEASED} AND ((? AND leased_until_us <= ?) OR worker IN (SELECT value FROM json_each(?)))"
-            " ORDER BY leased_until_us, id LIMIT ?",
+            " LIMIT ?",
             int(expired),
             now_us,
             as_json(dead),

@@ -5,6 +5,7 @@ same as the decisions do here.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class Ledger:
         self._records: list[Sequence[Any]] = []
         self._stones: list[tuple[int, Sequence[Any]]] = []
         self._changed: list[Row] = []
+        self._moved: Counter[tuple[str, int]] = Counter()
 
     def end_lease(self, row: Row, job: Job, run: Run | None, digest: int) -> None:
         """A lease ended and left the job terminal, delayed, or ready again. One that is due no later than before keeps
@@ -66,6 +68,8 @@ class Ledger:
         row.job, row.st = job, st
         row.seq = row.seq if seq is None else seq
         self._changed.append(row)
+        self._moved[row.stood] -= 1
+        self._moved[job.lane, st] += 1
         if st == READY:
             self.ready.add(job.lane)
 
@@ -73,7 +77,7 @@ class Ledger:
         """A job reached its end here: removed, with tombstone and record."""
         self._record(decisions.record_kind(job), job, run)
         self._stone(job.id, job.epoch, token, digest)
-        self.gone.append(row.job.id)
+        self._remove(row)
 
     def expire(self, row: Row) -> None:
         """A waiting job ends `failed(expired)`."""
@@ -84,14 +88,14 @@ class Ledger:
         token, digest = (row.last_token, row.last_digest) if run is None else (run.token, decisions.CANCELLED_DIGEST)
         self._record(RecordKind.EFFECT, job, run)
         self._stone(job.id, job.epoch, token, digest, job.state is JobState.HELD, kind, answer)
-        self.gone.append(job.id)
+        self._remove(row)
 
     def bar(self, item: Revoke, row: Row | None, run: Run | None, answer: Revocation) -> None:
         """An epoch that never came can't come any more. `row` is what was here of an earlier one, and goes."""
         token, digest = 0, 0
         if row is not None:
             token, digest = row.last_token, row.last_digest
-            self.gone.append(item.id)
+            self._remove(row)
         if run is not None:
             token, digest = run.token, decisions.CANCELLED_DIGEST
         self._record(RecordKind.EFFECT, None, run, item)
@@ -115,6 +119,7 @@ class Ledger:
                 f"INSERT OR REPLACE INTO {tables.tombstone} ({', '.join(_STONE)}) VALUES {values}",
                 [value for index, stone in piece for value in (first + index, *stone)],
             )
+        self._store.count(connection, self._moved)
         if self.gone:
             connection.execute(
                 f"DELETE FROM {tables.job} WHERE id IN (SELECT value FROM json_each(?))",
@@ -131,6 +136,10 @@ class Ledger:
                 f"FROM (VALUES {values}) AS new WHERE old.id = new.column1",
                 [value for row in piece for value in _values(row)],
             )
+
+    def _remove(self, row: Row) -> None:
+        self.gone.append(row.job.id)
+        self._moved[row.stood] -= 1
 
     def _record(self, kind: RecordKind, job: Job | None, run: Run | None, revoked: Revoke | None = None) -> None:
         values: list[Any] = [kind, self.now_us, None if revoked is None else msgspec.json.encode(revoked).decode()]

@@ -1,6 +1,7 @@
 """put: jobs into the store, thousands in one statement when nothing of them is known here yet."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,32 +42,31 @@ class Putting:
         if len(ids) == len(jobs) and now_us <= deadline_us and meta.mode not in CLOSED_TO_NEW:
             # Insert if absent, then remove what a tombstone forbids: two steps, not one, so that a job being settled
             # meanwhile is seen either as a row or as a tombstone.
-            before = self._highest(connection)
-            stored = self._insert(connection, jobs, now_us)
+            counts: Counter[tuple[str, int]] = Counter()
+            stored, before = self._insert(connection, jobs, now_us, counts)
             if stored == len(jobs) and not connection.execute(self._buried, (before, before)).rowcount:
+                self._store.count(connection, counts)
                 return [PutAnswer.STORED] * len(jobs)
-            connection.execute(f"DELETE FROM {self._store.tables.job} WHERE rowid > ?", (before,))
+            if stored:
+                connection.execute(f"DELETE FROM {self._store.tables.job} WHERE rowid > ?", (before,))
         return self._put_known(connection, jobs, deadline_us, now_us, meta)
-
-    def _highest(self, connection: sqlite3.Connection) -> int:
-        (found,) = connection.execute(f"SELECT ifnull(max(rowid), 0) FROM {self._store.tables.job}").fetchone()
-        return int(found)
 
     def _insert(
         self,
         connection: sqlite3.Connection,
         jobs: Sequence[Job],
         now_us: int,
+        counts: Counter[tuple[str, int]],
         kept: dict[str, tuple[int, int]] | None = None,
-    ) -> int:
-        """Insert those that are absent; how many. `kept` are the last tokens and digests of rows they replace."""
-        if not jobs:
-            return 0
+    ) -> tuple[int, int]:
+        """Insert those that are absent: how many they are, and the rowid below theirs. `kept` are the last tokens and
+        digests of rows they replace."""
         seq = self._store.next_seqs(connection, len(jobs))
         plain: list[list[Any]] = []
         full: list[list[Any]] = []
         for at, job in enumerate(jobs, seq):
             st = READY if job.due_us <= now_us else DELAYED
+            counts[job.lane, st] += 1
             if kept is None and _is_plain(job):
                 plain.append(
                     [
@@ -87,12 +87,15 @@ class Putting:
             else:
                 last = (kept or {}).get(job.id, (0, 0))
                 full.append([st, at, *last, *(bound(getattr(job, name)) for name in COLUMNS)])
-        stored = 0
+        stored = before = 0
         for statements, rows in ((self._plain, plain), (self._full, full)):
             for piece in chunks(rows):
                 values = [value for row in piece for value in row]
-                stored += connection.execute(statements[len(piece)], values).rowcount
-        return stored
+                cursor = connection.execute(statements[len(piece)], values)
+                if not stored and cursor.rowcount:
+                    before = (cursor.lastrowid or 0) - cursor.rowcount
+                stored += cursor.rowcount
+        return stored, before
 
     def _put_known(
         self, connection: sqlite3.Connection, jobs: Sequence[Job], deadline_us: int, now_us: int, meta: Meta
@@ -103,7 +106,7 @@ class Putting:
         rows = {
             row[0]: row[1:]
             for row in connection.execute(
-                "SELECT id, epoch, st, handler, ifnull(first_data, data), last_token, last_digest "
+                "SELECT id, epoch, st, handler, ifnull(first_data, data), last_token, last_digest, lane "
                 f"FROM {tables.job} WHERE id IN (SELECT value FROM json_each(?))",
                 (ids,),
             )
@@ -132,7 +135,12 @@ class Putting:
                 f"DELETE FROM {tables.job} WHERE id IN (SELECT value FROM json_each(?))",
                 (as_json(replaced),),
             )
-        self._insert(connection, list(new.values()), now_us, replaced)
+        counts: Counter[tuple[str, int]] = Counter()
+        for job_id in replaced:
+            counts[rows[job_id][6], rows[job_id][1]] -= 1
+        if new:
+            self._insert(connection, list(new.values()), now_us, counts, replaced)
+            self._store.count(connection, counts)
         duplicates = answers.count(PutAnswer.DUPLICATE)
         if duplicates:
             probe("duplicate_put", duplicates)

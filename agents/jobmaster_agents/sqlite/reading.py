@@ -84,29 +84,25 @@ def _conditions(store: Store, where: JobFilter) -> tuple[list[str], list[object]
 
 def stats(store: Store, connection: sqlite3.Connection) -> list[LaneStats]:
     t = store.tables
-    connection.execute("BEGIN")
-    counts: dict[str, dict[int, int]] = {}
-    for st, index in ((READY, "ready"), (DELAYED, "delayed"), (LEASED, "leased"), (PARKED, "parked")):
-        for lane, count in connection.execute(
-            f"SELECT lane, count(*) FROM {t.job} INDEXED BY {t.job}_{index} WHERE st = {st} GROUP BY lane"
-        ):
-            counts.setdefault(lane, {})[st] = count
-    paused = {row[0] for row in connection.execute(f"SELECT name FROM {t.lane} WHERE paused")}
     # The first in line of each priority: due order and line order differ by little, and never by priority.
     oldest = (
-        f"SELECT min(due_us) FROM (SELECT (SELECT due_us FROM {t.job} INDEXED BY {t.job}_ready "
-        f"WHERE st = {READY} AND lane = ? AND priority = p.value ORDER BY seq LIMIT 1) AS due_us "
-        "FROM json_each('[0, 1, 2, 3, 4]') AS p)"
+        f"(SELECT min(due_us) FROM (SELECT (SELECT due_us FROM {t.job} INDEXED BY {t.job}_ready "
+        f"WHERE st = {READY} AND lane = name AND priority = p.value ORDER BY seq LIMIT 1) AS due_us "
+        "FROM json_each('[0, 1, 2, 3, 4]') AS p))"
+    )
+    found = connection.execute(
+        f"SELECT name, ready, delayed, leased, parked, {oldest}, paused FROM {t.lane} "
+        "WHERE paused OR ready OR delayed OR leased OR parked ORDER BY name"
     )
     return [
         LaneStats(
             lane=lane,
-            ready=counts.get(lane, {}).get(READY, 0),
-            delayed=counts.get(lane, {}).get(DELAYED, 0),
-            leased=counts.get(lane, {}).get(LEASED, 0),
-            parked=counts.get(lane, {}).get(PARKED, 0),
-            oldest_ready_us=connection.execute(oldest, (lane,)).fetchone()[0],
-            paused=lane in paused,
+            ready=ready,
+            delayed=delayed,
+            leased=leased,
+            parked=parked,
+            oldest_ready_us=oldest_us,
+            paused=bool(paused),
         )
-        for lane in sorted(counts.keys() | paused)
+        for lane, ready, delayed, leased, parked, oldest_us, paused in found
     ]

@@ -34,7 +34,7 @@ SELECTED = ", ".join((*COLUMNS, *_OWN))
 class Row:
     """A job with what only its store knows of it."""
 
-    __slots__ = ("first_data", "job", "last_digest", "last_token", "leased_until_us", "seq", "st")
+    __slots__ = ("first_data", "job", "last_digest", "last_token", "leased_until_us", "seq", "st", "stood")
 
     def __init__(self, agent: str, values: tuple[Any, ...]) -> None:
         fields = dict(zip(COLUMNS, values, strict=False))
@@ -45,6 +45,8 @@ class Row:
         ]
         state = JobState.RUNNING if self.st == LEASED else JobState.QUEUED
         self.job = Job(state=state, agent=agent, **fields)
+        self.stood = (self.job.lane, self.st)
+        """Where it was counted when it was read."""
 
 
 def select(connection: sqlite3.Connection, agent: str, table: str, where: str, *parameters: Any) -> list[Row]:

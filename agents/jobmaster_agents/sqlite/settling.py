@@ -15,7 +15,7 @@ from jobmaster.model.outcome import RunOutcome
 from jobmaster.telemetry.probes import probe
 from jobmaster_agents.sqlite.ledger import Ledger
 from jobmaster_agents.sqlite.rows import Row
-from jobmaster_agents.sqlite.store import Store
+from jobmaster_agents.sqlite.store import COUNT_UP, Store
 from jobmaster_agents.sqlite.tables import LEASED, NOTHING, bound, marks, nullable, quoted
 
 _BY_STORE_ONLY = frozenset({RunOutcome.LAPSED, RunOutcome.CANCELLED})
@@ -77,6 +77,9 @@ class Settling:
             SELECT seq, job_id, job_epoch, run_token, digest, at_us FROM {t.outbox} WHERE seq > ?"""
         self._remove = f"""
             DELETE FROM {t.job} WHERE id IN (SELECT job_id FROM {t.outbox} WHERE seq > ?)"""
+        self._count = f"""
+            INSERT INTO {t.lane} (name, leased)
+            SELECT job_lane, -count(*) FROM {t.outbox} WHERE seq > ? GROUP BY job_lane {COUNT_UP}"""
         self._written = f"SELECT run_job_id FROM {t.outbox} WHERE seq > ?"
 
     def settle(self, connection: sqlite3.Connection, items: Sequence[Settlement]) -> Ended:
@@ -145,6 +148,7 @@ class Settling:
                 missed.update(s.id for s in piece if s.id not in found)
             if written:
                 connection.execute(self._bury, (before,))
+                connection.execute(self._count, (before,))
                 connection.execute(self._remove, (before,))
         return missed
 

@@ -1,7 +1,7 @@
 """What the verbs share: names, clock, incarnation, and the state the store keeps of itself."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,13 +12,19 @@ from jobmaster.contracts.values import StoreMode
 from jobmaster.model.errors import Refused
 from jobmaster.sqlite import Database
 from jobmaster_agents.sqlite.rows import Row, select
-from jobmaster_agents.sqlite.tables import Tables
+from jobmaster_agents.sqlite.tables import Tables, marks
 
 
 def as_json(values: Iterable[str]) -> str:
     """Texts as one parameter, to be read by `json_each`."""
     return msgspec.json.encode(list(values)).decode()
 
+
+COUNT_UP = (
+    "ON CONFLICT DO UPDATE SET ready = ready + excluded.ready, delayed = delayed + excluded.delayed, "
+    "leased = leased + excluded.leased, parked = parked + excluded.parked"
+)
+"""What follows an insert of differences into the table of lanes."""
 
 CLOSED_TO_NEW = frozenset({StoreMode.DRAINING, StoreMode.QUARANTINED})
 
@@ -77,6 +83,19 @@ class Store:
         """Those of the ids that are here."""
         rows = self.select(connection, "WHERE id IN (SELECT value FROM json_each(?))", as_json(ids))
         return {row.job.id: row for row in rows}
+
+    def count(self, connection: sqlite3.Connection, deltas: Mapping[tuple[str, int], int]) -> None:
+        """Every write says by how many the jobs of a lane in each `st` became more."""
+        lanes: dict[str, list[int]] = {}
+        for (lane, st), delta in deltas.items():
+            lanes.setdefault(lane, [0, 0, 0, 0])[st] += delta
+        changed = [(lane, *counts) for lane, counts in lanes.items() if any(counts)]
+        if changed:
+            values = ", ".join([marks(5)] * len(changed))
+            connection.execute(
+                f"INSERT INTO {self.tables.lane} (name, ready, delayed, leased, parked) VALUES {values} {COUNT_UP}",
+                [value for lane in changed for value in lane],
+            )
 
     def lane_topic(self, lane: str) -> str:
         """The hint that jobs of a lane became ready."""

@@ -1,6 +1,7 @@
 """Waiting jobs: promote, park, amend, revoke, withdraw, purge."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -44,12 +45,21 @@ def promote(store: Store, connection: sqlite3.Connection, limit: int) -> tuple[P
             (first, msgspec.json.encode([rowid for rowid, _ in due]).decode()),
         )
         ledger.ready |= {lane for _, lane in due}
+        store.count(connection, _moves([lane for _, lane in due], DELAYED, READY))
     (next_due_us,) = connection.execute(
         f"SELECT min(at) FROM (SELECT min(due_us) AS at FROM {t.job} WHERE st = {DELAYED} UNION ALL "
         f"SELECT min(expires_us) FROM {t.job} WHERE expires_us IS NOT NULL AND st <> {LEASED})"
     ).fetchone()
     more = len(due) == limit or expired == limit
     return PromoteReport(ready=len(due), expired=expired, next_due_us=next_due_us, more=more), ledger
+
+
+def _moves(lanes: Sequence[str], before: int, after: int) -> Counter[tuple[str, int]]:
+    counts: Counter[tuple[str, int]] = Counter()
+    for lane in lanes:
+        counts[lane, before] -= 1
+        counts[lane, after] += 1
+    return counts
 
 
 def park(
@@ -59,7 +69,7 @@ def park(
     t = store.tables
     names = as_json(sorted(known))
     unknown = connection.execute(
-        f"SELECT rowid, handler FROM {t.job} INDEXED BY {t.job}_ready "
+        f"SELECT rowid, handler, lane FROM {t.job} INDEXED BY {t.job}_ready "
         f"WHERE st = {READY} AND handler NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
         (names, limit),
     ).fetchall()
@@ -72,10 +82,12 @@ def park(
         if rows:
             connection.execute(
                 f"UPDATE {t.job} SET st = {st} WHERE rowid IN (SELECT value FROM json_each(?))",
-                (msgspec.json.encode([rowid for rowid, _ in rows]).decode(),),
+                (msgspec.json.encode([row[0] for row in rows]).decode(),),
             )
+    store.count(connection, _moves([lane for _, _, lane in unknown], READY, PARKED))
+    store.count(connection, _moves([lane for _, lane in found], PARKED, READY))
     parked: dict[str, int] = {}
-    for _, handler in unknown:
+    for _, handler, _ in unknown:
         parked[handler] = parked.get(handler, 0) + 1
     more = len(unknown) == limit or len(found) == limit
     return ParkReport(parked=parked, unparked=len(found), more=more), {lane for _, lane in found}

@@ -53,9 +53,9 @@ _STATEMENTS = (
     """,
     # The handler is at the end so that a claim passes over those it doesn't know without touching a row.
     "CREATE INDEX {p}job_ready ON {p}job (lane, priority, seq, handler) WHERE st = 0",
-    "CREATE INDEX {p}job_delayed ON {p}job (due_us, seq, lane) WHERE st = 1",
-    "CREATE INDEX {p}job_leased ON {p}job (worker, lane) WHERE st = 2",
-    "CREATE INDEX {p}job_parked ON {p}job (handler, id, lane) WHERE st = 3",
+    "CREATE INDEX {p}job_delayed ON {p}job (due_us, seq) WHERE st = 1",
+    "CREATE INDEX {p}job_leased ON {p}job (worker) WHERE st = 2",
+    "CREATE INDEX {p}job_parked ON {p}job (handler, id) WHERE st = 3",
     "CREATE INDEX {p}job_expiry ON {p}job (expires_us) WHERE expires_us IS NOT NULL AND st <> 2",
     # A list of texts costs 1 us a row to check here: the commonest one stands before it.
     f"""
@@ -104,7 +104,17 @@ _STATEMENTS = (
     )
     """,
     "INSERT INTO {p}meta VALUES (1, lower(hex(randomblob(16))), 'open', 0)",
-    "CREATE TABLE {p}lane (name TEXT NOT NULL PRIMARY KEY, paused INTEGER NOT NULL) WITHOUT ROWID",
+    # The counts are kept by every write, so that asking for them costs the same at a million jobs as at ten.
+    """
+    CREATE TABLE {p}lane (
+        name TEXT NOT NULL PRIMARY KEY,
+        paused INTEGER NOT NULL DEFAULT 0,
+        ready INTEGER NOT NULL DEFAULT 0,
+        delayed INTEGER NOT NULL DEFAULT 0,
+        leased INTEGER NOT NULL DEFAULT 0,
+        parked INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID
+    """,
     """
     CREATE TABLE {p}worker (
         id TEXT NOT NULL PRIMARY KEY,
