@@ -87,6 +87,35 @@ async def test_an_unstarted_claim_goes_back_after_a_second() -> None:
 
 
 @pytest.mark.asyncio
+async def test_claiming_goes_on_as_soon_as_what_went_back_has_arrived() -> None:
+    gate, arrived = Gate(), asyncio.Event()
+    async with Rig({"h": gate}, slots=1, prefetch=5) as rig:
+        release = rig.agent.release
+
+        async def slowly(items: Any) -> Any:
+            await arrived.wait()
+            return await release(items)
+
+        rig.agent.release = slowly  # type: ignore[method-assign]
+        await rig.put("h")
+        await eventually(lambda: gate.running == 1)
+        pool = rig.worker._pools[0]
+        await rig.put_many("h", 3)
+        pool.prefetch = 5
+        rig.worker.wake()
+        await eventually(lambda: len(pool.waiting) == 3)
+        rig.advance(1.1)
+        await eventually(lambda: rig.worker._settler.returning == 3)
+        gate.open.set()
+        await eventually(lambda: rig.worker.busy == 0)
+        await turns(50)
+        assert len(gate.order) == 1
+        arrived.set()
+
+        await eventually(lambda: len(gate.order) == 4)
+
+
+@pytest.mark.asyncio
 async def test_a_new_job_is_claimed_at_once() -> None:
     async def nothing(job: JobContext[Any]) -> None:
         return None

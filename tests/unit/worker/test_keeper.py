@@ -93,6 +93,34 @@ async def test_progress_of_many_jobs_shares_calls() -> None:
 
 
 @pytest.mark.asyncio
+async def test_reports_of_many_jobs_within_a_tenth_of_a_second_go_out_together() -> None:
+    handler = Reporting()
+    async with Rig({"h": handler}, slots=50) as rig:
+        await rig.put_many("h", 50)
+        await eventually(lambda: len(handler.contexts) == 50)
+        before = len(rig.agent.calls["extend"])
+        for job in handler.contexts:
+            job.progress(1)
+            await advance(rig, 0.004, step=0.002)
+
+        assert len(rig.agent.calls["extend"]) - before <= 4
+
+
+@pytest.mark.asyncio
+async def test_leases_of_different_claims_come_to_share_one_beat() -> None:
+    handler = Reporting()
+    async with Rig({"h": handler}) as rig:
+        await rig.put("h")
+        await eventually(lambda: len(handler.contexts) == 1)
+        await advance(rig, 2)
+        await rig.put("h")
+        await eventually(lambda: len(handler.contexts) == 2)
+        await advance(rig, 4)
+
+        assert [len(batch) for batch in rig.agent.calls["extend"]] == [2]
+
+
+@pytest.mark.asyncio
 async def test_a_busy_row_is_neither_kept_nor_lost() -> None:
     handler = Reporting()
     async with Rig({"h": handler}) as rig:

@@ -41,6 +41,23 @@ async def test_many_outcomes_go_out_together() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_full_batch_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobmaster.worker.settlement.BATCH", 5)
+    monkeypatch.setattr("jobmaster.worker.settlement.DELAY_SECONDS", 3_600)
+
+    async def endless(job: JobContext[Any]) -> None:
+        await asyncio.Event().wait()
+
+    async with Rig({"h": at_once, "endless": endless}) as rig:
+        await rig.put("endless")
+        await eventually(lambda: rig.worker.busy == 1)
+        await rig.put_many("h", 5)
+        await eventually(lambda: len(rig.settled) == 5)
+
+        assert [len(batch) for batch in rig.agent.calls["settle"]] == [5]
+
+
+@pytest.mark.asyncio
 async def test_a_lone_outcome_does_not_wait_for_others() -> None:
     async with Rig({"h": at_once}) as rig:
         await rig.ended(await rig.put("h", 1))
