@@ -140,7 +140,7 @@ class ClusterBuilder:
         return WorkerSection(self._note, worker)
 
     def set(self, key: str, value: Any) -> Self:
-        """Any setting by its TOML key, such as `"timings.plan_ahead"`: those below are the ones that are set often."""
+        """Any setting by its TOML key, such as `"timings.audit_lag"`: those below are the ones that are set often."""
         self._note()
         *tables, last = key.split(".")
         tree: Any = self._tree

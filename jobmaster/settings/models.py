@@ -117,7 +117,6 @@ class Timings(Section):
     audit_lag: PositiveDuration = Field(
         default=2.0, description="Age at which a job in flight is copied to the master."
     )
-    plan_ahead: PositiveDuration = Field(default=60.0, description="How early ticks of schedules may be planned.")
     retention_days: Annotated[float, Field(gt=0, le=36_525)] | None = Field(
         default=30.0, description='How long ended jobs are kept; `"forever"` for no end.'
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 500
 MACHINE_PATH = re.compile(r"/(?:work|farm|root)/|/tmp/[a-z]")
-SLEEP = re.compile(r"\b(?:asyncio|time|anyio)\.sleep\(")
+SLEEP = re.compile(r"\b(?:asyncio|time|anyio)\.sleep\((?!0\))")
 
 
 def tracked(*patterns: str) -> list[Path]:
