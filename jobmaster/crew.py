@@ -78,6 +78,7 @@ class Crew:
         self._rng = rng
         self._on_stop = on_stop
         self._workers: dict[str, Worker] = {}
+        self._hired: set[str] = set()
 
     @property
     def handles(self) -> tuple[WorkerHandle, ...]:
@@ -93,6 +94,10 @@ class Crew:
         for name in workers & self._workers.keys():
             self._workers[name].signalled()
 
+    def hired(self, worker: str) -> bool:
+        """Whether this worker is, or was, one of them."""
+        return worker in self._hired
+
     async def hire(self, settings: WorkerSettings, duties: Duties) -> WorkerHandle:
         """Start a worker. Once this returns it is known to its agent and claims jobs."""
         worker = Worker(
@@ -107,6 +112,7 @@ class Crew:
             on_stop=self._on_stop,
         )
         self._workers[worker.id] = worker
+        self._hired.add(worker.id)
         self._duties = duties
         try:
             await duties.welcome(settings.agent, worker.card())

@@ -213,7 +213,7 @@ class Runtime:
             self.agents,
             self._hints,
             self.cluster.settings.timings,
-            cards=self._crew.cards,
+            crew=self._crew,
             on_unroutable=self._on_unroutable,
             master_time=StoreTime(self.clock, self.master.store_now_us),
             clock=self.clock,

@@ -4,6 +4,7 @@ Per-agent duties run in every process attached to the agent; cluster duties in e
 is elected: each duty may run in many places at once, and only some work is done in vain then.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Protocol
@@ -53,6 +54,18 @@ class Rhythm(Protocol):
     def retention_days(self) -> float | None: ...
 
 
+class Crew(Protocol):
+    """What duties ask about the workers of their process."""
+
+    def cards(self, agent: str) -> list[WorkerCard]:
+        """Of those attached to the agent."""
+        ...
+
+    def hired(self, worker: str) -> bool:
+        """Whether this worker is, or was, of this process."""
+        ...
+
+
 class Duties:
     """All loops of one process. `start` and `stop` once each."""
 
@@ -63,7 +76,7 @@ class Duties:
         hints: Mapping[str, Hints],
         rhythm: Rhythm,
         *,
-        cards: Callable[[str], list[WorkerCard]],
+        crew: Crew,
         on_unroutable: Callable[[str], OnUnroutable],
         master_time: StoreTime,
         clock: Clock,
@@ -79,17 +92,15 @@ class Duties:
         self._syncers: list[Syncer] = []
         self._heartbeats: dict[str, Heartbeat] = {}
         for name in agents:
-            self._look_after(name, hints[name], cards, on_unroutable(name))
+            self._look_after(name, hints[name], crew, on_unroutable(name))
         if coordinates:
             self._coordinate(master_time)
 
-    def _look_after(
-        self, name: str, hints: Hints, cards: Callable[[str], list[WorkerCard]], on_unroutable: OnUnroutable
-    ) -> None:
+    def _look_after(self, name: str, hints: Hints, crew: Crew, on_unroutable: OnUnroutable) -> None:
         agent, time, rhythm = self._agents[name], self._agents.time(name), self._rhythm
         shared = self._agents.shares_master(name)
-        syncer = Syncer(self._master, agent, self._clock, shared=shared)
-        heartbeat = Heartbeat(self._master, agent, lambda: cards(name), rhythm.worker_heartbeat)
+        syncer = Syncer(self._master, agent, time, self._clock, shared=shared, is_mine=crew.hired)
+        heartbeat = Heartbeat(self._master, agent, lambda: crew.cards(name), rhythm.worker_heartbeat)
         router = Router(agent, dead_after_us=round(rhythm.worker_dead_after * 1e6), on_unroutable=on_unroutable)
         self._syncers.append(syncer)
         self._heartbeats[name] = heartbeat
@@ -153,8 +164,7 @@ class Duties:
 
     async def stop(self) -> None:
         """None of them runs any more. Tolerates never-started, and twice."""
-        for loop in reversed(self._loops.values()):
-            await loop.stop()
+        await asyncio.gather(*(loop.stop() for loop in self._loops.values()))
 
     def wake(self, *names: str) -> None:
         """Have these look at once; names this process does not run are passed over."""

@@ -6,6 +6,7 @@ and several processes may do them at once.
 """
 
 from collections import Counter
+from collections.abc import Callable
 
 import structlog
 
@@ -13,10 +14,13 @@ from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.entries import ApplyAnswer
 from jobmaster.contracts.master import MasterStore
-from jobmaster.contracts.values import RecordKind
+from jobmaster.contracts.values import OutboxRecord, RecordKind
+from jobmaster.store_time import StoreTime
 
 BATCH = 1_000
 POLL_SECONDS = 2.0
+OTHERS_US = 5_000_000
+"""How long another process's worker may take to bring over its own records."""
 LINGER_SECONDS = 0.1
 """Least time between two passes: under load every pass then has a batch worth its transaction."""
 
@@ -26,17 +30,27 @@ _log = structlog.get_logger("jobmaster.syncer")
 class Syncer:
     """Drains one agent's outbox.
 
-    `older_than_us` leaves the youngest records to whoever made them: for processes that only look after the agent.
+    A record of another process's worker is left to that process while it is younger than 5 s: it is about to bring it
+    over itself.
     """
 
     def __init__(
-        self, master: MasterStore, agent: AgentTransport, clock: Clock, *, shared: bool, older_than_us: int = 0
+        self,
+        master: MasterStore,
+        agent: AgentTransport,
+        time: StoreTime,
+        clock: Clock,
+        *,
+        shared: bool,
+        is_mine: Callable[[str], bool],
     ) -> None:
+        """`shared`: master and agent are one database. `is_mine`: whether a worker is, or was, of this process."""
         self._master = master
         self._agent = agent
+        self._time = time
         self._clock = clock
+        self._is_mine = is_mine
         self._outbox = agent.traits.shared_outbox if shared else None
-        self._older_than_us = older_than_us
         self._next_pass = clock.mono()
 
     async def run(self) -> float:
@@ -59,14 +73,19 @@ class Syncer:
         return report.more
 
     async def _apply(self, *, effects_only: bool) -> bool:
-        records = await self._agent.changes(BATCH, 0 if effects_only else self._older_than_us)
-        full = len(records) == BATCH
+        found = await self._agent.changes(BATCH)
         if effects_only:
-            records = [record for record in records if record.kind is RecordKind.EFFECT]
+            records = [record for record in found if record.kind is RecordKind.EFFECT]
+        else:
+            left_us = await self._time.fresh_us() - OTHERS_US
+            records = [record for record in found if record.at_us <= left_us or self._concerns_us(record)]
         if not records:
             return False
         answers = Counter(await self._master.apply(self._agent.name, records))
         await self._agent.confirm([record.seq for record in records])
         if answers[ApplyAnswer.QUARANTINED]:
             _log.error("syncer.quarantined", agent=self._agent.name, records=answers[ApplyAnswer.QUARANTINED])
-        return full
+        return len(found) == BATCH
+
+    def _concerns_us(self, record: OutboxRecord) -> bool:
+        return record.run is None or self._is_mine(record.run.worker)

@@ -4,7 +4,6 @@ import pytest
 
 from jobmaster.coordination.pruner import DAY_US, Pruner
 from jobmaster.coordination.sweeper import GONE_US, Sweeper
-from jobmaster.coordination.syncer import Syncer
 from tests.unit.coordination.world import SECOND, World, until_idle
 
 
@@ -12,7 +11,7 @@ async def finish_one(world: World) -> str:
     await world.put(world.job())
     (job,) = await world.claim()
     await world.agent.settle([world.settlement(job)])
-    await until_idle(Syncer(world.master, world.agent, world.clock, shared=False).run)
+    await until_idle(world.syncer().run)
     return job.id
 
 

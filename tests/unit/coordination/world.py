@@ -12,6 +12,7 @@ from jobmaster.contracts.values import PUT_WINDOW_US, Settlement, WorkerCard
 from jobmaster.coordination.delivery import DISPATCH_US, Delivery
 from jobmaster.coordination.handoff import HandOff
 from jobmaster.coordination.planner import Planner
+from jobmaster.coordination.syncer import Syncer
 from jobmaster.master.memory import MemoryMaster
 from jobmaster.model.errors import AgentUnreachable, MasterUnavailable
 from jobmaster.model.ids import new_id
@@ -93,6 +94,16 @@ class World:
             master_time=self.master_time,
             threshold_us=THRESHOLD_US,
             rng=self.rng,
+        )
+
+    def syncer(self, mine: str = "w1") -> Syncer:
+        return Syncer(
+            self.master,
+            self.agent,
+            self.agents.time("one"),
+            self.clock,
+            shared=False,
+            is_mine=lambda worker: worker == mine,
         )
 
     def planner(self) -> Planner:
