@@ -129,7 +129,7 @@ async def test_a_cancel_reaches_a_running_handler_within_a_second() -> None:
     rig = Rig({"endless": endless}, clock=SystemClock())
     async with rig:
         job_id = await rig.put("endless")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         began = time.monotonic()
         await rig.agent.revoke([Revoke(job_id, 1, RevokeKind.CANCEL)])
         await rig.agent.signal([Signal(rig.worker.id, SignalKind.CANCEL, job_id)])

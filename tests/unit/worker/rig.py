@@ -224,3 +224,11 @@ class Rig:
 
     async def all_leased(self, count: int) -> bool:
         return await self.leased() == count
+
+    async def running(self, count: int) -> None:
+        """Return once so many handlers have been called and have not ended."""
+
+        def called() -> bool:
+            return sum(lease.started_us is not None for lease in self.worker._executor.running) == count
+
+        await eventually(called, what=f"{count} handlers run")

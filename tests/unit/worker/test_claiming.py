@@ -328,7 +328,7 @@ async def test_a_job_whose_lease_was_lost_before_its_start_is_not_run() -> None:
 async def test_at_most_once_ends_as_crashed_when_the_worker_stops_under_it() -> None:
     async with Rig({"h": Gate()}) as rig:
         job_id = await rig.put("h", policy=Policy(at_most_once=True))
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         await eventually(lambda: rig.started(job_id))
         await rig.worker.stop(0)
 

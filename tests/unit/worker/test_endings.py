@@ -63,7 +63,7 @@ async def test_a_run_past_its_timeout_is_cancelled_and_fails_as_timed_out() -> N
     handler = Endless()
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h", policy=TEN_SECONDS)
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         await advance_in_steps(rig, 9.5)
         assert not handler.cancelled.is_set()
         await advance_in_steps(rig, 0.5)
@@ -79,7 +79,7 @@ async def test_a_run_past_its_timeout_is_cancelled_and_fails_as_timed_out() -> N
 async def test_a_timed_out_attempt_is_tried_again_while_attempts_are_left() -> None:
     async with Rig({"h": Endless()}) as rig:
         job_id = await rig.put("h", policy=Policy(timeout_us=10 * SECOND))
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         await advance_in_steps(rig, 10)
         run, _ = await rig.run_recorded(job_id)
 
@@ -91,7 +91,7 @@ async def test_a_timed_out_attempt_is_tried_again_while_attempts_are_left() -> N
 async def test_a_result_returned_after_the_timeout_does_not_count() -> None:
     async with Rig({"h": Endless(returns=True)}) as rig:
         job_id = await rig.put("h", policy=TEN_SECONDS)
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         await advance_in_steps(rig, 10)
 
         assert (await rig.ended(job_id)).reason is FailReason.TIMED_OUT
@@ -103,7 +103,7 @@ async def test_a_handler_that_swallows_its_cancellation_loses_its_slot_after_the
     async with Rig({"h": handler}, slots=1) as rig:
         with structlog.testing.capture_logs() as logged:
             job_id = await rig.put("h", policy=TEN_SECONDS)
-            await eventually(lambda: rig.worker.busy == 1)
+            await rig.running(1)
             await advance_in_steps(rig, 11.5)
             assert rig.worker.busy == 1
             await advance_in_steps(rig, 0.5)
@@ -124,10 +124,10 @@ async def test_an_abandoned_handlers_slot_runs_the_next_job() -> None:
     stubborn = Endless(swallows=True)
     async with Rig({"h": stubborn, "next": Endless()}, slots=1) as rig:
         await rig.put("h", policy=TEN_SECONDS)
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         following = await rig.put("next")
         await advance_in_steps(rig, 12)
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
 
         assert (await rig.job(following)).state is JobState.RUNNING
         stubborn.let_go.set()
@@ -138,7 +138,7 @@ async def test_long_runs_keep_their_lease() -> None:
     handler = Endless()
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h", policy=Policy(timeout_us=600 * SECOND))
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         await advance_in_steps(rig, 120)
         assert (await rig.agent.reap(10)).requeued == 0
         handler.let_go.set()
@@ -152,7 +152,7 @@ async def test_a_cancel_reaches_the_handler_within_a_second_without_a_signal_to_
     handler = Endless()
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         (answer,) = await rig.agent.revoke([Revoke(job_id, 1, RevokeKind.CANCEL)])
         assert answer.worker == rig.worker.id
         await rig.agent.signal([Signal(rig.worker.id, SignalKind.CANCEL, job_id)])
@@ -171,7 +171,7 @@ async def test_a_cancel_in_this_process_reaches_the_handler_at_once() -> None:
     handler = Endless()
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         await rig.agent.revoke([Revoke(job_id, 1, RevokeKind.CANCEL)])
         await rig.agent.signal([Signal(rig.worker.id, SignalKind.CANCEL, job_id)])
         rig.worker.signalled()
@@ -184,7 +184,7 @@ async def test_a_result_of_a_cancelled_run_is_offered_and_refused_and_no_listene
     handler = Endless(returns=True)
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         with structlog.testing.capture_logs() as logged:
             await rig.agent.revoke([Revoke(job_id, 1, RevokeKind.CANCEL)])
             await advance_in_steps(rig, 6)
@@ -201,7 +201,7 @@ async def test_a_cancelled_handler_that_does_not_end_loses_its_slot_after_the_gr
     handler = Endless(swallows=True)
     async with Rig({"h": handler}, slots=1) as rig:
         job_id = await rig.put("h", policy=TEN_SECONDS)
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         await rig.agent.revoke([Revoke(job_id, 1, RevokeKind.CANCEL)])
         await rig.agent.signal([Signal(rig.worker.id, SignalKind.CANCEL, job_id)])
         await advance_in_steps(rig, 3)
@@ -218,7 +218,7 @@ async def test_a_lost_lease_ends_the_run() -> None:
     handler = Endless()
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         rig.worker.quiet()
         await rig.agent.reap(10, frozenset({rig.worker.id}))
         await advance_in_steps(rig, 6)
@@ -233,7 +233,7 @@ async def test_runs_are_interrupted_when_the_store_has_not_answered_for_too_long
     handler = Endless()
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         rig.agent.before["extend"] = [Refused("away")] * 100
         rig.agent.before["release"] = [Refused("away")] * 2
         await advance_in_steps(rig, 12)
@@ -252,7 +252,7 @@ async def test_what_a_run_came_to_is_still_offered_after_trust_was_lost() -> Non
     handler = Endless(returns=True)
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         rig.agent.before["extend"] = [Refused("away")] * 100
         await advance_in_steps(rig, 13)
 

@@ -38,7 +38,7 @@ async def test_all_leases_are_extended_with_one_call_a_beat() -> None:
     handler = Reporting()
     async with Rig({"h": handler}, slots=20) as rig:
         await rig.put_many("h", 20)
-        await eventually(lambda: rig.worker.busy == 20)
+        await rig.running(20)
         await advance(rig, 16)
 
         batches = rig.agent.calls["extend"]
@@ -51,7 +51,7 @@ async def test_the_first_beat_puts_the_start_on_record() -> None:
     handler = Reporting()
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         assert (await rig.job(job_id)).started_us is None
         await advance(rig, 6)
 

@@ -135,7 +135,7 @@ async def test_an_expired_job_is_not_started() -> None:
 
     async with Rig({"slow": slow}, slots=1, prefetch=5) as rig:
         await rig.put("slow")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         now = await rig.agent.store_now_us()
         late = await rig.put("slow", expires_us=now + 500_000)
         pool = rig.worker._pools[0]

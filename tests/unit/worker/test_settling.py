@@ -50,7 +50,7 @@ async def test_a_full_batch_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -
 
     async with Rig({"h": at_once, "endless": endless}) as rig:
         await rig.put("endless")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         await rig.put_many("h", 5)
         await eventually(lambda: len(rig.settled) == 5)
 
@@ -120,7 +120,7 @@ async def test_a_stale_outcome_is_logged_and_no_listener_hears_of_it() -> None:
     before = probes()["late_result"]
     async with Rig({"h": waiting}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         await rig.agent.revoke([Revoke(job_id, 1, RevokeKind.CANCEL)])
         with structlog.testing.capture_logs() as logged:
             release.set()
@@ -185,7 +185,7 @@ async def test_an_interrupted_release_that_is_in_doubt_is_repeated() -> None:
 
     async with Rig({"h": endless}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         rig.agent.after["release"] = [Indeterminate("no answer")]
         stopping = asyncio.ensure_future(rig.worker.stop(0))
         await eventually(lambda: len(rig.agent.calls["release"]) == 1)

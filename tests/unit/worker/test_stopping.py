@@ -40,7 +40,7 @@ async def test_running_jobs_may_finish_and_nothing_new_is_claimed() -> None:
     handler = Running()
     async with Rig({"h": handler}, slots=1) as rig:
         first, second = await rig.put_many("h", 2)
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         stopping = asyncio.ensure_future(rig.worker.stop(30))
         await eventually(lambda: rig.worker.state is WorkerState.STOPPING)
         handler.let.set()
@@ -57,7 +57,7 @@ async def test_running_jobs_may_finish_and_nothing_new_is_claimed() -> None:
 async def test_unstarted_claims_go_back_unharmed() -> None:
     async with Rig({"h": Running()}, slots=1) as rig:
         await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         pool = rig.worker._pools[0]
         waiting = await rig.put_many("h", 3)
         pool.prefetch = 3
@@ -75,7 +75,7 @@ async def test_what_does_not_finish_in_time_is_interrupted_without_burning_an_at
     handler = Running()
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         stopping = asyncio.ensure_future(rig.worker.stop(30))
         await eventually(lambda: rig.worker.state is WorkerState.STOPPING)
         for _ in range(29):
@@ -96,7 +96,7 @@ async def test_a_second_stop_does_not_wait_for_running_jobs() -> None:
     handler = Running()
     async with Rig({"h": handler}) as rig:
         await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         stopping = asyncio.ensure_future(rig.worker.stop(30))
         await eventually(lambda: rig.worker.state is WorkerState.STOPPING)
         assert handler.cancels == 0
@@ -112,7 +112,7 @@ async def test_a_handler_that_will_not_end_is_left_behind_and_its_lease_not_give
     handler = Running(stubborn=True)
     async with Rig({"h": handler}) as rig:
         job_id = await rig.put("h")
-        await eventually(lambda: rig.worker.busy == 1)
+        await rig.running(1)
         with structlog.testing.capture_logs() as logged:
             stopping = asyncio.ensure_future(rig.worker.stop(0))
             await eventually(lambda: handler.cancels >= 1)
@@ -140,7 +140,7 @@ async def test_the_card_tells_what_the_worker_is_doing() -> None:
     handler = Running()
     async with Rig({"h": handler, "g": handler}, slots=4) as rig:
         await rig.put_many("h", 3)
-        await eventually(lambda: rig.worker.busy == 3)
+        await rig.running(3)
         card = rig.worker.card()
 
         assert card.id.startswith("rig-")
@@ -175,7 +175,7 @@ async def test_the_last_outcomes_are_settled_before_it_is_over() -> None:
     handler = Running()
     async with Rig({"h": handler}, slots=50) as rig:
         ids = await rig.put_many("h", 50)
-        await eventually(lambda: rig.worker.busy == 50)
+        await rig.running(50)
         handler.let.set()
         await rig.worker.stop()
 
