@@ -50,9 +50,9 @@ def upgrade() -> None:
     table(
         "history",
         *_job_columns(),
-        check("history_state", f"state IN ({ENDED}) AND finished_us IS NOT NULL"),
+        check("history_state", f"(state = 'succeeded' OR state IN ({ENDED})) AND finished_us IS NOT NULL"),
         check("history_reason", "(state = 'failed') = (reason IS NOT NULL)"),
-        check("history_reasons", f"reason IN ({REASONS})"),
+        check("history_reasons", f"reason IS NULL OR reason IN ({REASONS})"),
         check("history_numbers", NUMBERS),
         check("history_id", ID),
     )
@@ -71,7 +71,7 @@ def upgrade() -> None:
         sa.Column("outcome", c.name(16), nullable=False),
         sa.Column("error", c.text()),
         sa.Column("detail", c.Payload),
-        check("run_outcome", f"outcome IN ({OUTCOMES})"),
+        check("run_outcome", f"outcome = 'succeeded' OR outcome IN ({OUTCOMES})"),
         check("run_token", "token >= 0"),
         sqlite_with_rowid=False,
     )
