@@ -18,6 +18,7 @@ _CASES = (
     "lease",
     "machine",
     "model",
+    "observer",
     "ops",
     "promote",
     "put",

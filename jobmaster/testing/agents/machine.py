@@ -11,15 +11,10 @@ one lease per job, tokens and versions that only rise, every run and every end i
     TestMachine = Machine.TestCase
 """
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
-
 import msgspec
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
-from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.decisions import release_digest
 from jobmaster.contracts.values import (
     AmendAnswer,
@@ -28,7 +23,6 @@ from jobmaster.contracts.values import (
     ControlKind,
     ExtendAnswer,
     Extension,
-    OutboxRecord,
     PutAnswer,
     Release,
     Revocation,
@@ -43,11 +37,9 @@ from jobmaster.model.job import Job
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.policy import Policy
 from jobmaster.model.states import FailReason, JobState
-from jobmaster.testing.agents.cases import HANDLERS, HOUR_US, LANE, LONG_US, SHORT, SHORT_US, about, make_job, put
-from jobmaster.testing.agents.harness import AgentStore
-from jobmaster.testing.agents.model import Expected, Gone, Model, Span, Stand, passed
-
-T = TypeVar("T")
+from jobmaster.testing.agents.cases import HANDLERS, HOUR_US, LANE, LONG_US, SHORT, SHORT_US, make_job, put
+from jobmaster.testing.agents.model import Expected, Gone, Span, Stand, passed
+from jobmaster.testing.agents.observer import EVERYTHING, Observer
 
 POLICIES = (Policy(), Policy(at_most_once=True), Policy(max_crashes=1))
 OUTCOMES = (
@@ -61,49 +53,17 @@ TTLS = st.sampled_from([SHORT_US, LONG_US])
 DELAYS = st.sampled_from([0, 0, SHORT_US, HOUR_US])
 PICK = st.integers(0, 10_000)
 EPOCHS = st.sampled_from([-1, 0, 0, 1])
-EVERYTHING = 100_000
 
 
-class AgentMachine(RuleBasedStateMachine):
+class AgentMachine(Observer):
     """Derive from it with `new_store`."""
-
-    def new_store(self) -> AgentStore:
-        """A fresh store."""
-        raise NotImplementedError
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.store = self.new_store()
-        self.agent: AgentTransport = self.run(self.store.open())
-        self.model = Model()
-        self.ids: list[str] = []
-        self.confirmed: list[OutboxRecord] = []
-        self.seen: dict[str, Job] = {}
-
-    def run(self, call: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(call)
-
-    def timed(self, call: Coroutine[Any, Any, T]) -> tuple[T, Span]:
-        """An answer, and when in store time it was found."""
-        before = self.run(self.agent.store_now_us())
-        answer = self.run(call)
-        return answer, (before, self.run(self.agent.store_now_us()))
-
-    def any_id(self, pick: int) -> str:
-        return self.ids[pick % len(self.ids)]
-
-    def any_lease(self, pick: int) -> tuple[str, int]:
-        # Every second draw is among the last few, or the current leases of a long run would hardly ever be hit.
-        granted = self.model.granted[-6:] if pick % 2 else self.model.granted
-        return granted[pick // 2 % len(granted)]
 
     @initialize()
     def begin(self) -> None:
-        self.put_new(0, 0, 0, 2, False)
+        self.put_new(0, 0, 2, False)
 
-    @rule(pick=PICK, policy=st.integers(0, 2), delay_us=DELAYS, priority=st.integers(0, 4), effects=st.booleans())
-    def put_new(self, pick: int, policy: int, delay_us: int, priority: int, effects: bool) -> None:
+    @rule(policy=st.integers(0, 2), delay_us=DELAYS, priority=st.integers(0, 4), effects=st.booleans())
+    def put_new(self, policy: int, delay_us: int, priority: int, effects: bool) -> None:
         now_us = self.run(self.agent.store_now_us())
         job = make_job(
             now_us,
@@ -161,12 +121,33 @@ class AgentMachine(RuleBasedStateMachine):
     def advance(self) -> None:
         self.run(self.store.advance(SHORT))
 
+    @rule(policy=st.integers(0, 2), priority=st.integers(0, 4))
+    def put_some(self, policy: int, priority: int) -> None:
+        for number in range(3):
+            self.put_new((policy + number) % 3, 0, priority, False)
+
+    @rule(ttl_us=TTLS)
+    def claim_all(self, ttl_us: int) -> None:
+        self.claim(100, ttl_us)
+
+    @rule(ttl_us=TTLS)
+    def start_all(self, ttl_us: int) -> None:
+        """Every worker reports that its run has begun."""
+        self.claim(100, ttl_us)
+        for lease in [(job.put.id, job.token) for job in self.model.leased()]:
+            self._extend(lease, ttl_us, True)
+
+    @rule(outcome=st.sampled_from(OUTCOMES), after_us=DELAYS)
+    def settle_all(self, outcome: RunOutcome, after_us: int) -> None:
+        """Every worker is done, in the same way."""
+        for lease in [(job.put.id, job.token) for job in self.model.leased()]:
+            self._settle(lease, outcome, after_us, False)
+
     @rule(limit=st.integers(1, 5), ttl_us=TTLS)
     def claim(self, limit: int, ttl_us: int) -> None:
         model = self.model
         jobs, now = self.timed(self.agent.claim("w1", {LANE: limit}, HANDLERS, limit, ttl_us))
         assert len(jobs) <= limit
-        assert model.open or not jobs
         assert [job.priority for job in jobs] == sorted(job.priority for job in jobs)
         for job in jobs:
             expected = model.here[job.id]
@@ -183,7 +164,7 @@ class AgentMachine(RuleBasedStateMachine):
             expected.until = (now[0] + ttl_us, now[1] + ttl_us)
             model.highest[job.id] = job.token
             model.granted.append((job.id, job.token))
-        if model.open and len(jobs) < limit:
+        if len(jobs) < limit:
             assert not [job for job in model.here.values() if job.stand is Stand.READY]
         elif jobs:
             left = [job.priority for job in model.here.values() if job.stand is Stand.READY]
@@ -192,7 +173,10 @@ class AgentMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.granted)
     @rule(pick=PICK, ttl_us=TTLS, started=st.booleans())
     def extend(self, pick: int, ttl_us: int, started: bool) -> None:
-        job_id, token = self.any_lease(pick)
+        self._extend(self.any_lease(pick), ttl_us, started)
+
+    def _extend(self, lease: tuple[str, int], ttl_us: int, started: bool) -> None:
+        job_id, token = lease
         [answer], now = self.timed(self.agent.extend([Extension(job_id, token, started)], ttl_us))
         job, gone = self.model.holds(job_id, token), self.model.gone.get(job_id)
         if job is None:
@@ -209,7 +193,10 @@ class AgentMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.granted)
     @rule(pick=PICK, outcome=st.sampled_from(OUTCOMES), after_us=DELAYS, twice=st.booleans())
     def settle(self, pick: int, outcome: RunOutcome, after_us: int, twice: bool) -> None:
-        job_id, token = self.any_lease(pick)
+        self._settle(self.any_lease(pick), outcome, after_us, twice)
+
+    def _settle(self, lease: tuple[str, int], outcome: RunOutcome, after_us: int, twice: bool) -> None:
+        job_id, token = lease
         later = outcome in (RunOutcome.RETRY_AT, RunOutcome.SNOOZED)
         item = Settlement(
             id=job_id,
@@ -295,6 +282,14 @@ class AgentMachine(RuleBasedStateMachine):
         job.suspect, job.stand = True, Stand.READY
         return False
 
+    @rule()
+    def lapse(self) -> None:
+        """Time goes by, every worker is late to say that it goes on, and somebody looks."""
+        self.advance()
+        for lease in [(job.put.id, job.token) for job in self.model.leased()]:
+            self._extend(lease, SHORT_US, True)
+        self.reap(100)
+
     @rule(limit=st.sampled_from([1, 100]))
     def promote(self, limit: int) -> None:
         delayed = [job for job in self.model.here.values() if job.stand is Stand.DELAYED]
@@ -367,15 +362,12 @@ class AgentMachine(RuleBasedStateMachine):
             if due_us is not None:
                 self._delay(job, (due_us, due_us), now)
 
-    @rule()
-    def pause(self) -> None:
-        self.run(self.agent.control(Control(ControlKind.PAUSE)))
-        self.model.open = False
-
-    @rule()
-    def resume(self) -> None:
+    @rule(kind=st.sampled_from([ControlKind.PAUSE, ControlKind.DRAIN, ControlKind.QUARANTINE]))
+    def pause(self, kind: ControlKind) -> None:
+        """Not for longer than one claim, or half of all claims would find the store closed."""
+        self.run(self.agent.control(Control(kind)))
+        assert self.run(self.agent.claim("w1", {LANE: 100}, HANDLERS, 100, LONG_US)) == []
         self.run(self.agent.control(Control(ControlKind.RESUME)))
-        self.model.open = True
 
     @rule(limit=st.integers(1, 5))
     def confirm(self, limit: int) -> None:
@@ -389,48 +381,6 @@ class AgentMachine(RuleBasedStateMachine):
         self.run(self.store.restart())
         self.agent = self.run(self.store.open())
 
-    @invariant()
-    def every_job_is_here_once(self) -> None:
-        listed = self.run(self.agent.inventory("", EVERYTHING))
-        assert [item.id for item in listed] == sorted(self.model.here)
-        jobs = self.run(self.agent.find([item.id for item in listed]))
-        for item, job in zip(listed, jobs, strict=True):
-            assert job is not None
-            expected = self.model.here[item.id]
-            assert (item.epoch, item.version) == (job.epoch, job.version)
-            assert job.epoch == expected.put.epoch
-            running = expected.stand is Stand.LEASED
-            assert job.state is (JobState.RUNNING if running else JobState.QUEUED)
-            assert not running or job.token == expected.token
-            assert (job.attempts, job.priority) == (expected.attempts, expected.priority)
-            self._versions_rise(job)
-
-    def _versions_rise(self, job: Job) -> None:
-        before = self.seen.get(job.id)
-        if before is not None and job != before:
-            assert (job.epoch, job.version) > (before.epoch, before.version)
-        self.seen[job.id] = job
-
-    @invariant()
-    def the_outbox_holds_every_run_and_end_once(self) -> None:
-        records = [*self.confirmed, *self.run(self.agent.changes(EVERYTHING))]
-        seqs = [record.seq for record in records]
-        assert sorted(seqs) == sorted(set(seqs))
-        runs = [(record.run.job_id, record.run.token) for record in records if record.run]
-        assert sorted(runs) == sorted(self.model.runs)
-        ended = [
-            (record.job.id, record.job.epoch, str(record.job.state))
-            for record in records
-            if record.job and record.job.state is not JobState.QUEUED
-        ]
-        assert sorted(ended) == sorted(end for end in self.model.ends if end[2] != "superseded")
-        stamps: dict[str, tuple[int, int]] = {}
-        for record in sorted(records, key=lambda record: record.seq):
-            if record.job is not None:
-                stamp = (record.job.epoch, record.job.version)
-                assert stamp > stamps.get(about(record), (0, 0))
-                stamps[about(record)] = stamp
-
     def teardown(self) -> None:
         try:
             self._heal_and_drain()
@@ -440,15 +390,12 @@ class AgentMachine(RuleBasedStateMachine):
 
     def _heal_and_drain(self) -> None:
         """Whatever happened, everything left can still be run or taken back."""
-        self.resume()
         self.advance()
         self.reap(100)
         self.promote(100)
         while any(job.stand is Stand.READY for job in self.model.here.values()):
             self.claim(5, LONG_US)
-        for job in list(self.model.leased()):
-            at = self.model.granted.index((job.put.id, job.token))
-            self.settle(2 * at, RunOutcome.SUCCEEDED, 0, True)
+        self.settle_all(RunOutcome.SUCCEEDED, 0)
         self.run(self.agent.withdraw(None, EVERYTHING))
         for job_id in list(self.model.here):
             self.model.leave(job_id, JobState.HELD, None)

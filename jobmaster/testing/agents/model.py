@@ -79,7 +79,6 @@ class Model:
     """(id, token) → digest of what ended that lease."""
     highest: dict[str, int] = field(default_factory=dict)
     """The highest token granted, by id."""
-    open: bool = True
 
     def leased(self) -> Iterator[Expected]:
         return (job for job in self.here.values() if job.stand is Stand.LEASED)

@@ -56,7 +56,7 @@ class ReapCases(AgentCases):
         assert record.run.started_us is not None
         stands = await here(agent, job.id)
         assert record.job == stands
-        assert stands.crash_count == 0
+        assert (stands.crash_count, stands.suspect) == (0, True)
 
     async def test_only_lapses_of_started_suspects_are_crashes(self, store: AgentStore, agent: AgentTransport) -> None:
         job = await claimed_new(agent, policy=Policy(max_crashes=2).encode())
