@@ -9,7 +9,7 @@ import structlog
 
 from jobmaster.worker.lease import Lease
 
-WARN_SECONDS = 1.5
+WARN_SECONDS = 1.0
 """With the half second between two looks, a handler is named within 2 s."""
 LONGEST_STEP = 1.0
 """More time than this between two looks was not the loop's fault: the whole process did not run."""

@@ -69,7 +69,7 @@ async def main(path, job_id):
     async with config.build().connect() as scheduler:
         print("looking", flush=True)
         while (job := await scheduler.get(job_id)).progress is None:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # the handler's work: a program of its own, it only asks
         print(json.dumps([job.progress, job.progress_note, time.monotonic()]), flush=True)
 
 asyncio.run(main(*sys.argv[1:]))

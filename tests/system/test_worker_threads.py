@@ -41,7 +41,7 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease_and_is_named() -> 
     reports = []
 
     async def blocking(job: JobContext[Any]) -> str:
-        time.sleep(1.2)  # noqa: ASYNC251 - exactly what a handler must not do
+        time.sleep(1.2)  # noqa: ASYNC251 - the handler's work
         reports.append(await rig.agent.reap(10))
         return "done"
 
@@ -83,7 +83,7 @@ from jobmaster.model.retry import Retry
 from tests.system.test_worker_threads import a_rig
 
 async def blocking(job):
-    time.sleep(30)
+    time.sleep(30)  # the handler's work
 
 async def main():
     async with a_rig({"blocking": blocking}) as rig:
@@ -145,7 +145,7 @@ seen: list[bool] = []
 @job(name="patient", timeout=0.2, grace=0.2, retry=NO_RETRY)
 def patient(job: JobContext) -> str:
     while not job.cancelled:
-        time.sleep(0.005)
+        time.sleep(0.005)  # the handler's work
     seen.append(job.lease_valid)
     return "asked to end"
 
