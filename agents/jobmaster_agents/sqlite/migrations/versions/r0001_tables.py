@@ -115,6 +115,15 @@ _STATEMENTS = (
         parked INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID
     """,
+    # A batch of settlements is one insert into the outbox; what follows from it follows here, see `settling`.
+    """
+    CREATE TRIGGER {p}settled AFTER INSERT ON {p}outbox WHEN NEW.digest IS NOT NULL BEGIN
+        INSERT OR REPLACE INTO {p}tombstone (seq, id, epoch, last_token, digest, at_us)
+        VALUES (NEW.seq, NEW.job_id, NEW.job_epoch, NEW.run_token, NEW.digest, NEW.at_us);
+        DELETE FROM {p}job WHERE id = NEW.job_id;
+        UPDATE {p}lane SET leased = leased - 1 WHERE name = NEW.job_lane;
+    END
+    """,
     """
     CREATE TABLE {p}worker (
         id TEXT NOT NULL PRIMARY KEY,
