@@ -47,7 +47,7 @@ class _Position(Struct, frozen=True):
 class _Source:
     """One store's matching jobs, newest first, with a look ahead."""
 
-    def __init__(self, read: ReadPage, where: JobFilter, cursor: str | None, below: str) -> None:
+    def __init__(self, read: ReadPage, where: JobFilter, cursor: str | None, below: str, reads: int) -> None:
         self._read = read
         self._where = where
         self._below = below
@@ -56,12 +56,12 @@ class _Source:
         self.jobs: list[Job] = []
         self._next = cursor
         self._done = False
-        self._reads = 0
+        self._reads_left = reads
 
     async def fill(self, limit: int) -> None:
         """Have a job at hand, if there is one and it is found in time."""
-        while not self.jobs and not self._done and self._reads < READS:
-            self._reads += 1
+        while not self.jobs and not self._done and self._reads_left:
+            self._reads_left -= 1
             page = await self._read(self._where, self._next, limit)
             self.cursor, self._next = self._next, page.cursor
             self._done = page.cursor is None
@@ -82,9 +82,10 @@ class _Source:
 class Listing:
     """Pages over everything."""
 
-    def __init__(self, master: MasterStore, agents: Agents) -> None:
+    def __init__(self, master: MasterStore, agents: Agents, reads: int = READS) -> None:
         self._master = master
         self._agents = agents
+        self._reads = reads
 
     async def page(self, where: JobFilter, cursor: str | None, limit: int) -> JobPage:
         """Up to `limit` jobs; fewer, even none, with a cursor means that the search goes on there. Raises
@@ -93,7 +94,7 @@ class Listing:
             raise OptionInvalid("limit", limit, f"a number from 1 to {MOST:,}")
         position = self._start(where) if cursor is None else _decode(cursor)
         sources = {
-            name: _Source(read, where, position.sources[name], position.last)
+            name: _Source(read, where, position.sources[name], position.last, self._reads)
             for name, read in self._readers().items()
             if name in position.sources
         }

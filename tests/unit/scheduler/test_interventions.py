@@ -118,6 +118,16 @@ async def test_an_agent_that_does_not_answer_makes_the_answer_unknown_not_negati
             await method(NOWHERE, *more)
 
 
+async def test_a_job_is_shown_as_its_agent_has_it_and_not_as_the_masters_copy_says() -> None:
+    async with opened() as kit:
+        handle = await kit.scheduler().once_now(SendWelcome, Welcome("u"), durability="master")
+        (job,) = await kit.claim()
+        assert (await handle.refresh()).state is JobState.RUNNING
+        await kit.settle(job, result=b"1")
+        info = await handle.refresh()
+        assert (info.state, info.result) == (JobState.SUCCEEDED, 1)
+
+
 async def test_a_job_on_an_agent_is_found_and_cancelled_while_the_master_is_away() -> None:
     async with opened() as kit:
         handle = await kit.scheduler().once_now(SendWelcome, Welcome("u"))
@@ -181,6 +191,14 @@ async def test_a_reschedule_repeats_itself_where_another_change_came_first() -> 
         info = await scheduler.reschedule(handle.id, timedelta(minutes=2))
         assert info.due_at == (await handle.refresh()).due_at
         assert info.version == 3
+
+
+async def test_a_job_is_not_put_off_beyond_its_expiry() -> None:
+    async with opened() as kit:
+        expires = datetime.fromtimestamp(kit.clock.wall_us() / 1e6 + 60, UTC)
+        handle = await kit.scheduler().once_now(SendWelcome, Welcome("u"), expires_at=expires)
+        with pytest.raises(JobConflict, match="expire"):
+            await kit.scheduler().reschedule(handle.id, timedelta(minutes=2))
 
 
 async def test_running_and_ended_jobs_have_no_time_to_change() -> None:

@@ -202,7 +202,7 @@ async def test_whatever_pages_the_stores_give_the_list_is_whole_and_in_order(
     ]
     agents: Any = FakeAgents({"a": sources[1], "b": sources[2]})
     master: Any = sources[0]
-    listing = Listing(master, agents)
+    listing = Listing(master, agents, reads=2)
     seen: list[str] = []
     cursor: str | None = None
     for _ in range(5_000):
