@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jobmaster import Cluster, ClusterBuilder, JobContext, JobHandler
+from jobmaster.cli.eventloop import run_async
 from jobmaster.enqueue import Enqueue
 from jobmaster.model.states import JobState
 
@@ -76,17 +77,20 @@ async def drain(cluster: Cluster, n: int) -> float:
     return n / elapsed
 
 
-async def latency(cluster: Cluster, n: int) -> list[float]:
-    """Milliseconds from the call to the handler's first line, one job at a time."""
-    values = []
+async def latency(cluster: Cluster, n: int) -> tuple[list[float], list[float], list[float]]:
+    """Milliseconds, one job at a time: of the call, from the call to the handler's first line, and from there (it does
+    nothing) to the result in the caller's hands."""
+    calls, values, results = [], [], []
     async with cluster.run() as runtime:
         for _ in range(n):
             began = time.perf_counter()
             job = await runtime.scheduler.once_now(Stamp)
+            calls.append((time.perf_counter() - began) * 1e3)
             await job.result(timeout=10)
+            results.append((time.perf_counter() - Stamp.began) * 1e3)
             values.append((Stamp.began - began) * 1e3)
             await asyncio.sleep(0.01)
-    return sorted(values)
+    return sorted(calls), sorted(values), sorted(results)
 
 
 async def idle(cluster: Cluster, seconds: float) -> float:
@@ -105,15 +109,16 @@ def measure(what: str, n: int, profile: bool) -> dict[str, Any]:
         result: dict[str, Any] = {"what": what, "n": n}
         profiler = cProfile.Profile() if profile else nullcontext()
         if what == "drain":
-            result["enqueue_per_s"] = asyncio.run(enqueue(cluster, n))
+            result["enqueue_per_s"] = run_async(enqueue(cluster, n))
             with profiler:
-                result["drain_per_s"] = asyncio.run(drain(cluster, n))
+                result["drain_per_s"] = run_async(drain(cluster, n))
         elif what == "latency":
-            values = asyncio.run(latency(cluster, n))
+            calls, values, results = run_async(latency(cluster, n))
             result |= {"p50_ms": values[n // 2], "p99_ms": values[int(n * 0.99)]}
+            result |= {"enqueue_p50_ms": calls[n // 2], "result_p50_ms": results[n // 2]}
         else:
             with profiler:
-                result["idle_share"] = asyncio.run(idle(cluster, float(n)))
+                result["idle_share"] = run_async(idle(cluster, float(n)))
         result["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if isinstance(profiler, cProfile.Profile):
             pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(45)
