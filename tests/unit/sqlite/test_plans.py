@@ -1,4 +1,4 @@
-"""Plans are part of the contract: no verb sorts or scans, with 100,000 jobs, whatever the statistics say."""
+"""Plans are part of the contract: no verb sorts or scans, whatever the statistics say."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest_asyncio
 
 from jobmaster.model.job import Job
 from jobmaster_agents.sqlite import SqliteAgent
+from tests.sizes import SIZES
 from tests.unit.sqlite.plans import complaints, fill
 
 VERBS = ("put", "claim", "extend", "settle", "reap", "promote", "park", "stats", "changes", "confirm", "prune", "find")
 PAGED = ("inventory", "jobs", "withdraw")
-MANY = 100_000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -20,7 +20,7 @@ async def full(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     folder: Path = tmp_path_factory.mktemp("plans")
     agent = SqliteAgent(f"sqlite:///{folder}/jobs.db", cluster="plans", name="transport-1")
     await agent.open()
-    yield agent, await fill(agent, MANY)
+    yield agent, await fill(agent, SIZES.plan_rows)
     await agent.close()
 
 
