@@ -5,7 +5,7 @@ Built once, then only read, from any thread. There is no global registry, so sev
 
 import inspect
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -107,7 +107,7 @@ class Registry:
         self._by_name: dict[str, Handler] = {handler.name: handler for _, handler in pairs}
         self._by_target: dict[object, Handler] = {key_of(definition.target): handler for definition, handler in pairs}
         self.names: frozenset[str] = frozenset(self._by_name)
-        self.get = self._by_name.get
+        self.get: Callable[[str], Handler | None] = self._by_name.get
         """The handler of that name, or None."""
 
     def __iter__(self) -> Iterator[Handler]:
