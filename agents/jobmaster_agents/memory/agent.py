@@ -4,22 +4,22 @@ It promises nothing durable and says so in its traits; in everything else it is 
 atomic, no verb holds it across an await, so that handles work from any thread and any event loop.
 
 Where to read: `store` what handles share · `shelf` the jobs and their orders · `placing`, `leasing`, `revoking`,
-`reading` the verbs · `outbox`, `tombstones`, `hints`.
+`reading`, `control`, `workers` the verbs · `outbox`, `tombstones`, `hints`.
+
+A transport that keeps its jobs in memory too, but does something about their loss, may derive from it: `shared` makes
+the store, and `locked` sees every call. Given one order of calls and their times, a store always comes to the same.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, assert_never
-from urllib.parse import urlsplit
-
-import msgspec
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, TypeVarTuple
 
 from jobmaster.contracts.clock import Clock, SystemClock
 from jobmaster.contracts.values import (
     AmendAnswer,
     Amendment,
     Control,
-    ControlKind,
     ExtendAnswer,
     Extension,
     InventoryItem,
@@ -38,15 +38,19 @@ from jobmaster.contracts.values import (
     SettleAnswer,
     Settlement,
     Signal,
-    StoreMode,
     StoreState,
     Traits,
     WorkerCard,
 )
-from jobmaster.model.errors import ConfigurationError, Refused
+from jobmaster.model.errors import ConfigurationError, Refused, quoted
 from jobmaster.model.job import Job
-from jobmaster_agents.memory import leasing, placing, reading, revoking
+from jobmaster_agents.memory import control, leasing, placing, reading, revoking, workers
 from jobmaster_agents.memory.store import Store, shared_store
+
+Given = TypeVarTuple("Given")
+Answer = TypeVar("Answer")
+
+_URL = re.compile(r"memory:(//[A-Za-z0-9._-]*)?/?")
 
 
 class MemoryAgent:
@@ -64,24 +68,21 @@ class MemoryAgent:
         clock: Clock | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        faults = []
-        if parts.scheme != "memory" or parts.path.strip("/") or parts.query or parts.fragment:
-            faults.append(f"agent {name!r}: {url!r} is no memory transport; expected memory: or memory://place")
+        faults = [] if _URL.fullmatch(url) else [_wrong_url(name, url)]
         if options:
             faults.append(f"agent {name!r}: unknown options {sorted(options)}; the memory transport has none")
         if faults:
             raise ConfigurationError(faults)
         self.name = name
         self._cluster = cluster
-        self._place = parts.netloc
+        self._place = url.partition(":")[2].strip("/")
         self._clock = clock or SystemClock()
         self._store: Store | None = None
         self._heard: dict[str, int] = {}
 
     async def open(self) -> ProbeReport:
         if self._store is None:
-            self._store = shared_store(self._place, self._cluster, self.name, self._clock)
+            self._store = self.shared()
         return await self.probe()
 
     async def close(self) -> None:
@@ -91,148 +92,87 @@ class MemoryAgent:
         return self
 
     async def probe(self) -> ProbeReport:
-        store = await self._enter()
-        with store.lock:
-            return ProbeReport(
-                incarnation=store.incarnation,
-                mode=store.mode,
-                high_water=store.outbox.high_water,
-                findings=("jobs are kept in this process only and end with it",),
-                facts={"kind": "memory", "jobs": str(len(store.shelf.rows))},
-            )
+        return await self.locked(control.probe)
 
     async def put(self, jobs: Sequence[Job], put_deadline_us: int) -> list[PutAnswer]:
-        store = await self._enter()
-        with store.lock:
-            return placing.put(store, jobs, put_deadline_us)
+        return await self.locked(placing.put, jobs, put_deadline_us)
 
     async def claim(
         self, worker: str, quotas: Mapping[str, int], handlers: frozenset[str], limit: int, ttl_us: int
     ) -> list[Job]:
-        store = await self._enter()
-        with store.lock:
-            return placing.claim(store, worker, quotas, handlers, limit, ttl_us)
+        return await self.locked(placing.claim, worker, quotas, handlers, limit, ttl_us)
 
     async def extend(self, items: Sequence[Extension], ttl_us: int) -> list[ExtendAnswer]:
-        store = await self._enter()
-        with store.lock:
-            return leasing.extend(store, items, ttl_us)
+        return await self.locked(leasing.extend, items, ttl_us)
 
     async def settle(self, items: Sequence[Settlement]) -> list[SettleAnswer]:
-        store = await self._enter()
-        with store.lock:
-            return leasing.settle(store, items)
+        return await self.locked(leasing.settle, items)
 
     async def release(self, items: Sequence[Release]) -> list[SettleAnswer]:
-        store = await self._enter()
-        with store.lock:
-            return leasing.release(store, items)
+        return await self.locked(leasing.release, items)
 
     async def reap(self, limit: int, dead: frozenset[str] = frozenset(), expired: bool = True) -> ReapReport:
-        store = await self._enter()
-        with store.lock:
-            return leasing.reap(store, limit, dead, expired)
+        return await self.locked(leasing.reap, limit, dead, expired)
 
     async def promote(self, limit: int) -> PromoteReport:
-        store = await self._enter()
-        with store.lock:
-            return placing.promote(store, limit)
+        return await self.locked(placing.promote, limit)
 
     async def park(self, known: frozenset[str], limit: int) -> ParkReport:
-        store = await self._enter()
-        with store.lock:
-            return placing.park(store, known, limit)
+        return await self.locked(placing.park, known, limit)
 
     async def revoke(self, items: Sequence[Revoke]) -> list[Revocation]:
-        store = await self._enter()
-        with store.lock:
-            return revoking.revoke(store, items)
+        return await self.locked(revoking.revoke, items)
 
     async def amend(self, items: Sequence[Amendment]) -> list[AmendAnswer]:
-        store = await self._enter()
-        with store.lock:
-            return placing.amend(store, items)
+        return await self.locked(placing.amend, items)
 
     async def withdraw(self, lane: str | None, limit: int) -> list[str]:
-        store = await self._enter()
-        with store.lock:
-            return revoking.withdraw(store, lane, limit)
+        return await self.locked(revoking.withdraw, lane, limit)
 
     async def inventory(self, after_id: str, limit: int) -> list[InventoryItem]:
-        store = await self._enter()
-        with store.lock:
-            return reading.inventory(store, after_id, limit)
+        return await self.locked(reading.inventory, after_id, limit)
 
     async def find(self, ids: Sequence[str]) -> list[Job | None]:
-        store = await self._enter()
-        with store.lock:
-            return reading.find(store, ids)
+        return await self.locked(reading.find, ids)
 
     async def jobs(self, after_id: str, before_id: str, limit: int, leased_only: bool = False) -> list[Job]:
-        store = await self._enter()
-        with store.lock:
-            return reading.jobs(store, after_id, before_id, limit, leased_only)
+        return await self.locked(reading.jobs, after_id, before_id, limit, leased_only)
 
     async def peek(self, where: JobFilter, cursor: str | None, limit: int) -> Page:
-        store = await self._enter()
-        with store.lock:
-            return reading.peek(store, where, cursor, limit)
+        return await self.locked(reading.peek, where, cursor, limit)
 
     async def stats(self) -> list[LaneStats]:
-        store = await self._enter()
-        with store.lock:
-            return reading.stats(store)
+        return await self.locked(reading.stats)
 
     async def changes(self, limit: int, older_than_us: int = 0) -> list[OutboxRecord]:
-        store = await self._enter()
-        with store.lock:
-            return store.outbox.changes(limit, store.now_us() - older_than_us)
+        return await self.locked(control.changes, limit, older_than_us)
 
     async def confirm(self, seqs: Sequence[int]) -> None:
-        store = await self._enter()
-        with store.lock:
-            store.outbox.confirm(seqs)
+        await self.locked(control.confirm, seqs)
 
     async def prune(self, limit: int) -> int:
-        store = await self._enter()
-        with store.lock:
-            return store.tombstones.prune(limit, store.now_us(), store.outbox.concerns)
+        return await self.locked(control.prune, limit)
 
     async def register(self, card: WorkerCard) -> None:
-        store = await self._enter()
-        with store.lock:
-            store.cards[card.id] = msgspec.structs.replace(card, beat_us=store.now_us())
+        await self.locked(workers.register, card)
 
     async def deregister(self, worker: str) -> None:
-        store = await self._enter()
-        with store.lock:
-            store.cards.pop(worker, None)
-            store.hints.take_signals(worker)
+        await self.locked(workers.deregister, worker)
 
     async def workers(self) -> list[WorkerCard]:
-        store = await self._enter()
-        with store.lock:
-            return [store.cards[worker] for worker in sorted(store.cards)]
+        return await self.locked(workers.workers)
 
     async def store_now_us(self) -> int:
-        return (await self._enter()).now_us()
+        return await self.locked(Store.now_us)
 
     async def control(self, change: Control) -> StoreState:
-        store = await self._enter()
-        with store.lock:
-            purged = _control(store, change)
-            return StoreState(store.mode, frozenset(store.paused_lanes), purged)
+        return await self.locked(control.control, change)
 
     async def signal(self, signals: Sequence[Signal]) -> None:
-        store = await self._enter()
-        with store.lock:
-            for signal in signals:
-                store.hints.leave_signal(signal)
+        await self.locked(workers.signal, signals)
 
     async def signals(self, worker: str) -> list[Signal]:
-        store = await self._enter()
-        with store.lock:
-            return store.hints.take_signals(worker)
+        return await self.locked(workers.signals, worker)
 
     async def wait(self, lanes: frozenset[str], seconds: float) -> None:
         store = await self._enter()
@@ -259,6 +199,16 @@ class MemoryAgent:
             with store.lock:
                 store.hints.leave(waiter, ids=ids)
 
+    async def locked(self, verb: Callable[[Store, *Given], Answer], *args: *Given) -> Answer:
+        """One verb, alone with the store. Every verb but the waiting ones comes through here."""
+        store = await self._enter()
+        with store.lock:
+            return verb(store, *args)
+
+    def shared(self) -> Store:
+        """The store behind this handle, found or made."""
+        return shared_store(self._place, self._cluster, self.name, lambda: Store(self.name, self._clock))
+
     async def _enter(self) -> Store:
         """The open store, after letting others run: a transport that never gives way would hide the races that every
         other one has, and let a busy caller starve its loop. Before the work, so that a call cancelled here has
@@ -276,36 +226,8 @@ class MemoryAgent:
         return news
 
 
-def _control(store: Store, change: Control) -> int:
-    match change.kind:
-        case ControlKind.STATE:
-            pass
-        case ControlKind.PAUSE:
-            store.mode = StoreMode.PAUSED
-        case ControlKind.RESUME:
-            store.mode = StoreMode.OPEN
-            for lane in list(store.shelf.counts):
-                store.hints.ring(lane)
-        case ControlKind.DRAIN:
-            store.mode = StoreMode.DRAINING
-        case ControlKind.QUARANTINE:
-            store.mode = StoreMode.QUARANTINED
-        case ControlKind.PAUSE_LANE:
-            store.paused_lanes.add(_lane(change))
-        case ControlKind.RESUME_LANE:
-            store.paused_lanes.discard(_lane(change))
-            store.hints.ring(_lane(change))
-        case ControlKind.PURGE_LANE:
-            return revoking.purge(store, _lane(change))
-        case _:
-            assert_never(change.kind)
-    return 0
-
-
-def _lane(change: Control) -> str:
-    if change.lane is None:
-        raise Refused(f"control {change.kind} names no lane: give Control(kind, lane)")
-    return change.lane
+def _wrong_url(name: str, url: str) -> str:
+    return f"agent {name!r}: {quoted(url)} is no memory transport; expected memory: or memory://place"
 
 
 def _ended(store: Store, job_id: str) -> bool:

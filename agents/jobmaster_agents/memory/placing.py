@@ -123,7 +123,7 @@ def park(store: Store, known: frozenset[str], limit: int) -> ParkReport:
             parked[handler] = parked.get(handler, 0) + 1
             left -= 1
     unparked = 0
-    for handler in known & shelf.parked.keys():
+    for handler in sorted(known & shelf.parked.keys()):
         waiting = shelf.parked[handler]
         while unparked < limit and (place := waiting.first()) is not None:
             row = shelf.rows[place[1]]

@@ -4,6 +4,8 @@ Nothing here locks; whoever calls holds `lock`, which is also what makes a batch
 """
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar, cast
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -32,6 +34,7 @@ class Store:
         self.shelf = Shelf(self.hints.ring)
         self.outbox = Outbox()
         self.tombstones = Tombstones()
+        self.findings: tuple[str, ...] = ("jobs are kept in this process only and end with it",)
         self.cards: dict[str, WorkerCard] = {}
 
     def now_us(self) -> int:
@@ -98,15 +101,18 @@ class Store:
         return answer
 
 
+S = TypeVar("S", bound=Store)
+
 _stores: WeakValueDictionary[tuple[str, str, str], Store] = WeakValueDictionary()
 _stores_lock = threading.Lock()
 
 
-def shared_store(place: str, cluster: str, agent: str, clock: Clock) -> Store:
-    """The process's store of that name, new if nobody holds it any more."""
+def shared_store(place: str, cluster: str, agent: str, make: Callable[[], S]) -> S:
+    """The process's store of that name, made if nobody holds it any more. A place is of one kind: whoever comes later
+    finds what the first one made."""
     with _stores_lock:
         store = _stores.get((place, cluster, agent))
         if store is None:
-            store = Store(agent, clock)
+            store = make()
             _stores[place, cluster, agent] = store
-        return store
+        return cast("S", store)
