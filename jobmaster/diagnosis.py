@@ -1,7 +1,11 @@
 """Diagnosis: what an operator wants checked before asking anybody. Looks, and changes nothing."""
 
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from jobmaster.cluster import Cluster
 from jobmaster.contracts.agent import AgentTransport
@@ -9,13 +13,15 @@ from jobmaster.contracts.clock import Clock, SystemClock
 from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import JobFilter, StoreMode
 from jobmaster.master import open_master
-from jobmaster.model.errors import JobMasterError
+from jobmaster.model.errors import JobMasterError, SchemaOutdated
 from jobmaster.model.states import JobState
 from jobmaster.settings.models import ClusterSettings
 from jobmaster.transports import make_transport
 
 SAMPLE = 500
 """Waiting jobs looked at for handlers nobody knows."""
+LOOK_SECONDS = 20.0
+"""How long one store may take over all of its answers."""
 SECOND = 1_000_000
 
 
@@ -40,11 +46,36 @@ async def diagnose(cluster: Cluster, clock: Clock | None = None) -> list[Finding
     clock = clock or SystemClock()
     settings = cluster.settings
     handlers = ", ".join(sorted(cluster.registry.names)) or "none"
-    findings = [Finding(Level.OK, f"cluster {settings.name}", f"the settings are complete; handlers here: {handlers}")]
-    findings += await _master(settings, clock)
-    for name in settings.agents:
-        findings += await _agent(settings, name, clock)
+    subject = f"cluster {settings.name}"
+    findings = [Finding(Level.OK, subject, f"the settings are complete; handlers here: {handlers}")]
+    findings += [Finding(Level.NOTE, subject, warning) for warning in cluster.warnings]
+    findings += await _looked(f"master {settings.master.shown_url}", partial(_master, settings, clock))
+    for name, agent in settings.agents.items():
+        findings += await _looked(f"agent {name} {agent.shown_url}", partial(_agent, settings, clock, name))
     return findings
+
+
+async def _looked(subject: str, look: Callable[[str], Awaitable[list[Finding]]]) -> list[Finding]:
+    """What a look found, its failure included."""
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await look(subject)
+    except SchemaOutdated as error:
+        if error.found is None:
+            return [
+                Finding(
+                    Level.NOTE,
+                    subject,
+                    f"nothing is there yet; `jobmaster run` or `jobmaster migrate` creates the schema, at revision "
+                    f"{error.expected}",
+                )
+            ]
+        return [Finding(Level.FAULT, subject, str(error))]
+    except JobMasterError as error:
+        return [Finding(Level.FAULT, subject, str(error))]
+    except TimeoutError:
+        text = f"it did not answer within {LOOK_SECONDS:.0f} s; check its address and whether it runs"
+        return [Finding(Level.FAULT, subject, text)]
 
 
 def make_master(settings: ClusterSettings, clock: Clock, *, migrate: bool) -> MasterStore:
@@ -58,19 +89,18 @@ def make_master(settings: ClusterSettings, clock: Clock, *, migrate: bool) -> Ma
 def make_agent(settings: ClusterSettings, name: str, clock: Clock, *, migrate: bool) -> AgentTransport:
     """The same for an agent."""
     agent = settings.agents[name]
-    if agent.scheme != "memory":
+    transport = make_transport(agent, settings.name, clock)
+    if transport.traits.keeps_schema:
         agent = agent.model_copy(update={"options": {**agent.options, "migrate": migrate}})
-    return make_transport(agent, settings.name, clock)
+        transport = make_transport(agent, settings.name, clock)
+    return transport
 
 
-async def _master(settings: ClusterSettings, clock: Clock) -> list[Finding]:
-    subject = f"master {settings.master.shown_url}"
+async def _master(settings: ClusterSettings, clock: Clock, subject: str) -> list[Finding]:
     master = make_master(settings, clock, migrate=False)
     try:
         report = await master.open()
         quarantined = await master.quarantined(SAMPLE)
-    except JobMasterError as error:
-        return [Finding(Level.FAULT, subject, str(error))]
     finally:
         await master.close()
     found = [Finding(Level.OK, subject, _facts(report.facts))]
@@ -82,24 +112,23 @@ async def _master(settings: ClusterSettings, clock: Clock) -> list[Finding]:
                 Level.FAULT,
                 subject,
                 f"{len(quarantined)} records could not be applied and are kept in quarantine; the newest, from agent "
-                f"{newest.agent}: {newest.error}",
+                f"{newest.agent}: {newest.error}; remedy that; the jobs concerned may show an older state until "
+                "they are run again",
             )
         )
     return found
 
 
-async def _agent(settings: ClusterSettings, name: str, clock: Clock) -> list[Finding]:
-    subject = f"agent {name} {settings.agents[name].shown_url}"
+async def _agent(settings: ClusterSettings, clock: Clock, name: str, subject: str) -> list[Finding]:
     agent = make_agent(settings, name, clock, migrate=False)
     try:
         report = await agent.open()
         found = [Finding(Level.OK, subject, _facts(report.facts))]
         found += [Finding(Level.NOTE, subject, text) for text in report.findings]
         if report.mode is not StoreMode.OPEN:
-            found.append(Finding(Level.FAULT, subject, f"it is {report.mode}: nothing is claimed from it"))
+            text = f"it is {report.mode}: nothing is claimed from it until it is open again"
+            found.append(Finding(Level.FAULT, subject, text))
         return found + await _routes(agent, subject, settings.timings.worker_dead_after)
-    except JobMasterError as error:
-        return [Finding(Level.FAULT, subject, str(error))]
     finally:
         await agent.close()
 
@@ -124,22 +153,16 @@ async def _routes(agent: AgentTransport, subject: str, dead_after: float) -> lis
         if lane.paused:
             found.append(Finding(Level.NOTE, subject, f"lane {lane.lane!r} is paused"))
     page = await agent.peek(JobFilter(states=frozenset({JobState.QUEUED})), None, SAMPLE)
-    for handler in sorted({job.handler for job in page.jobs} - known):
-        count = sum(job.handler == handler for job in page.jobs)
-        found.append(
-            Finding(
-                Level.FAULT,
-                subject,
-                f"handler {handler!r}: {count} of the newest {len(page.jobs)} waiting jobs need it and no live worker "
-                "knows it; start a worker whose application registers it",
-            )
+    stranded = [job for job in page.jobs if job.handler not in known]
+    due = {job.handler for job in stranded if job.due_us <= now_us}
+    for handler, count in sorted(Counter(job.handler for job in stranded).items()):
+        text = (
+            f"handler {handler!r}: {count} of the newest {len(page.jobs)} waiting jobs need it and no live worker "
+            "knows it; start a worker whose application registers it"
         )
+        found.append(Finding(Level.FAULT if handler in due else Level.NOTE, subject, text))
     return found
 
 
-def _facts(facts: object) -> str:
-    return (
-        ", ".join(f"{name} {value}" for name, value in facts.items())
-        if isinstance(facts, dict) and facts
-        else "answers"
-    )
+def _facts(facts: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items()) or "answers"

@@ -1,24 +1,28 @@
 """`jobmaster doctor` and `jobmaster migrate`: is the set-up sound, and is the schema there."""
 
+from typing import TYPE_CHECKING
+
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from jobmaster.cli.eventloop import run_async
-from jobmaster.cli.render import inert, print_json
+from jobmaster.cli.render import inert, print_json, terminal
 from jobmaster.cli.target import App, Config, File, Json, Name, find_cluster
-from jobmaster.cluster import Cluster
 from jobmaster.contracts.clock import SystemClock
-from jobmaster.diagnosis import Finding, Level, diagnose, make_agent, make_master
 from jobmaster.model.errors import ConfigurationError
 
-STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.FAULT: "bold red"}
+if TYPE_CHECKING:
+    from jobmaster.cluster import Cluster
+
+STYLES = {"ok": "green", "note": "cyan", "fault": "bold red"}
 
 
 def doctor(
     app: App = None, config: Config = None, file: File = None, cluster: Name = None, as_json: Json = False
 ) -> None:
     """Check the settings and every store, and whether somebody is there for what waits. Changes nothing."""
+    from jobmaster.diagnosis import Finding, Level, diagnose
+
     try:
         findings = run_async(diagnose(find_cluster(app, config, file, cluster)))
     except ConfigurationError as error:
@@ -27,12 +31,11 @@ def doctor(
     if as_json:
         print_json(findings)
     else:
-        console = Console(soft_wrap=True)
+        console = terminal()
         for finding in findings:
             console.print(
                 f"[{STYLES[finding.level]}]{finding.level:>5}[/]  {escape(inert(finding.subject))}: "
                 f"{escape(inert(finding.text))}",
-                highlight=False,
             )
         console.print("nothing is wrong" if not faults else f"{faults} faults" if faults > 1 else "1 fault")
     if faults:
@@ -44,7 +47,9 @@ def migrate(app: App = None, config: Config = None, file: File = None, cluster: 
     run_async(_migrate(find_cluster(app, config, file, cluster)))
 
 
-async def _migrate(cluster: Cluster) -> None:
+async def _migrate(cluster: "Cluster") -> None:
+    from jobmaster.diagnosis import make_agent, make_master
+
     settings, clock = cluster.settings, SystemClock()
     master = make_master(settings, clock, migrate=True)
     try:

@@ -120,6 +120,9 @@ class Traits(Struct, frozen=True):
     """Store time is the given clock, so tests may move it."""
     restartable: bool = True
     """Closing and opening again finds the same jobs."""
+    keeps_schema: bool = False
+    """It knows the option `migrate`: false makes `open` raise `SchemaOutdated`, and change nothing, where the schema is
+    not the one this code works with; `found` is None where there is none yet."""
 
 
 class Extension(Struct, frozen=True, gc=False):

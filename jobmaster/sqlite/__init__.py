@@ -2,5 +2,6 @@
 
 from jobmaster.sqlite.database import Database, open_database
 from jobmaster.sqlite.location import path_of
+from jobmaster.sqlite.looking import check_untouched
 
-__all__ = ["Database", "open_database", "path_of"]
+__all__ = ["Database", "check_untouched", "open_database", "path_of"]

@@ -38,15 +38,15 @@ from jobmaster.contracts.values import (
     Traits,
     WorkerCard,
 )
-from jobmaster.model.errors import ConfigurationError, Refused
+from jobmaster.model.errors import ConfigurationError, Refused, SchemaOutdated, quoted
 from jobmaster.model.job import Job
-from jobmaster.sqlite import open_database, path_of
+from jobmaster.sqlite import check_untouched, open_database, path_of
 from jobmaster_agents.sqlite import control, outbox, reading, waiting, workers
 from jobmaster_agents.sqlite.claiming import Claimed, Claiming
 from jobmaster_agents.sqlite.leasing import Leasing
 from jobmaster_agents.sqlite.ledger import Ledger
 from jobmaster_agents.sqlite.putting import Putting
-from jobmaster_agents.sqlite.schema import HEAD, ensure_schema
+from jobmaster_agents.sqlite.schema import HEAD, check_schema, ensure_schema
 from jobmaster_agents.sqlite.settling import Ended, Settling
 from jobmaster_agents.sqlite.store import Store
 from jobmaster_agents.sqlite.tables import Tables
@@ -71,10 +71,14 @@ class SqliteAgent:
         clock: Clock | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if options:
+        given = dict(options or {})
+        self._migrate = given.pop("migrate", True)
+        if given:
             raise ConfigurationError(
-                [f"agent {name!r}: unknown options {sorted(options)}; the SQLite transport has none"]
+                [f"agent {name!r}: unknown options {sorted(given)}; the SQLite transport has only 'migrate'"]
             )
+        if not isinstance(self._migrate, bool):
+            raise ConfigurationError([f"agent {name!r}: migrate={quoted(self._migrate)}; expected true or false"])
         self.name = name
         self._path = path_of(url)
         self._tables = Tables(cluster, name)
@@ -85,16 +89,22 @@ class SqliteAgent:
             shared_outbox=self._tables.outbox,
             database_key=f"sqlite:{self._path}",
             virtual_time=True,
+            keeps_schema=True,
         )
 
     async def open(self) -> ProbeReport:
         if self._verbs is None:
+            if not self._migrate and not await asyncio.to_thread(check_untouched, self._path):
+                raise SchemaOutdated(self._path, None, HEAD)
             database = await asyncio.to_thread(open_database, self._path)
             try:
                 # Handles of one process share one store time, whoever's clock is wrong.
                 database.clock = database.clock or self._clock
                 store = Store(self.name, self._tables, database.clock, database)
-                await database.write(lambda connection: ensure_schema(connection, self._tables, self._path))
+                if self._migrate:
+                    await database.write(lambda connection: ensure_schema(connection, self._tables, self._path))
+                else:
+                    await database.read(lambda connection: check_schema(connection, self._tables, self._path))
                 store.incarnation = (await database.read(store.meta)).incarnation
             except BaseException:
                 await asyncio.to_thread(database.close)

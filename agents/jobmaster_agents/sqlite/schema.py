@@ -22,9 +22,22 @@ def ensure_schema(connection: sqlite3.Connection, tables: Tables, store: str) ->
         return
     known = {path.stem[1:5] for path in (_MIGRATIONS / "versions").glob("r*.py")}
     if found is not None and found not in known:
-        raise SchemaOutdated(store, found, HEAD, "it was written by a newer version; upgrade this installation")
+        raise _newer(store, found)
     _migrate(connection, tables)
     failpoint("migration.step")
+
+
+def check_schema(connection: sqlite3.Connection, tables: Tables, store: str) -> None:
+    """Raise `SchemaOutdated` unless the tables are at `HEAD`. Changes nothing."""
+    found = stored_revision(connection, tables)
+    if found is not None and found > HEAD:
+        raise _newer(store, found)
+    if found != HEAD:
+        raise SchemaOutdated(store, found, HEAD)
+
+
+def _newer(store: str, found: str) -> SchemaOutdated:
+    return SchemaOutdated(store, found, HEAD, "it was written by a newer version; upgrade this installation")
 
 
 def stored_revision(connection: sqlite3.Connection, tables: Tables) -> str | None:

@@ -22,8 +22,9 @@ class Engine(Protocol):
     serial: bool
     """Whether writers take turns, so that what one has read stays true until it commits."""
 
-    async def open(self) -> None:
-        """Connect. Raises `UnsafeStore` or `MasterUnavailable`."""
+    async def open(self, create: bool = True) -> bool:
+        """Connect. False, and nothing opened, where the database would have to be created and `create` is false.
+        Raises `UnsafeStore` or `MasterUnavailable`."""
         ...
 
     async def close(self) -> None:

@@ -28,7 +28,8 @@ class SqlMaster(SqlJobs, SqlMove, SqlHistory, SqlTopology, SqlSchedules):
         self._migrate = migrate
 
     async def open(self) -> ProbeReport:
-        await self._engine.open()
+        if not await self._engine.open(create=self._migrate):
+            raise SchemaOutdated(self._engine.store, None, HEAD)
         try:
             found = await self._read(lambda connection: revision(connection, self._tables.prefix))
             if found != HEAD:
@@ -46,7 +47,7 @@ class SqlMaster(SqlJobs, SqlMove, SqlHistory, SqlTopology, SqlSchedules):
         return ProbeReport(
             incarnation=incarnation,
             findings=self._engine.findings(),
-            facts=self._engine.facts() | {"revision": HEAD},
+            facts=self._engine.facts() | {"schema": HEAD},
         )
 
     async def store_now_us(self) -> int:

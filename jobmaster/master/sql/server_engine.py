@@ -39,7 +39,7 @@ class ServerEngine:
         self._url = parsed.set(drivername=DRIVERS.get(parsed.drivername, parsed.drivername))
         self._engine: AsyncEngine | None = None
 
-    async def open(self) -> None:
+    async def open(self, create: bool = True) -> bool:
         if self._engine is None:
             self._engine = create_async_engine(
                 self._url,
@@ -49,6 +49,7 @@ class ServerEngine:
                 # A statement with bytes of data in it must not reach a log by way of an error.
                 hide_parameters=True,
             )
+        return True
 
     async def close(self) -> None:
         engine, self._engine = self._engine, None

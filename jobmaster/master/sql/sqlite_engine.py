@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobmaster.contracts.clock import Clock
 from jobmaster.model.errors import MasterUnavailable, Refused, UnsafeStore
-from jobmaster.sqlite import Database, open_database, path_of
+from jobmaster.sqlite import Database, check_untouched, open_database, path_of
 from jobmaster.sqlite.core import core_engine
 from jobmaster.sqlite.faults import is_environmental
 
@@ -30,15 +30,18 @@ class SqliteEngine:
         self._database: Database | None = None
         self._local = threading.local()
 
-    async def open(self) -> None:
+    async def open(self, create: bool = True) -> bool:
         if self._database is not None:
-            return
+            return True
         try:
+            if not create and not await asyncio.to_thread(check_untouched, self.store):
+                return False
             self._database = await asyncio.to_thread(open_database, self.store)
         except UnsafeStore:
             raise
         except Refused as error:
             raise MasterUnavailable(str(error)) from error
+        return True
 
     async def close(self) -> None:
         database, self._database = self._database, None
