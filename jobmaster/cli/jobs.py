@@ -3,17 +3,18 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
 
 from jobmaster.cli.eventloop import run_async
-from jobmaster.cli.render import counts_table, jobs_table, plain, print_job, print_json
+from jobmaster.cli.render import counts_table, jobs_table, plain, print_job, print_json, terminal
 from jobmaster.cli.target import App, Config, File, Json, Name, find_cluster
 from jobmaster.model.errors import OptionInvalid
 from jobmaster.model.states import JobState
-from jobmaster.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from jobmaster.scheduler import Scheduler
 
 T = TypeVar("T")
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
@@ -22,7 +23,7 @@ app = typer.Typer(help="Look at jobs, and mend them.", no_args_is_help=True)
 
 
 def ask(
-    target: tuple[str | None, Path | None, Path | None, str | None], question: Callable[[Scheduler], Awaitable[T]]
+    target: tuple[str | None, Path | None, Path | None, str | None], question: Callable[["Scheduler"], Awaitable[T]]
 ) -> T:
     """Connect to the cluster, without a worker, ask, and leave."""
 
@@ -58,13 +59,13 @@ def list_jobs(
     if as_json:
         print_json(page)
         return
-    console = Console(soft_wrap=True)
+    console = terminal()
     if page.jobs:
         console.print(jobs_table(page.jobs, datetime.now(UTC)))
     else:
         console.print("no job matches" if page.cursor is None else "no job on this page matches")
     if page.cursor is not None:
-        console.print(f"more: --cursor {page.cursor}", highlight=False)
+        console.print(f"more: --cursor {page.cursor}")
     for agent in page.unreachable:
         console.print(f"agent {agent} did not answer: its jobs may be missing here", style="yellow")
 
@@ -96,7 +97,7 @@ def show(
     if as_json:
         print_json(job)
         return
-    console = Console(soft_wrap=True)
+    console = terminal()
     print_job(console, job)
     where = " ".join(
         f"{option} {value}"
@@ -104,9 +105,9 @@ def show(
         if value is not None
     )
     if job.state in {JobState.FAILED, JobState.CANCELLED}:
-        console.print(f"\nrun it again:  jobmaster jobs retry {job.id} {where}".rstrip(), highlight=False)
+        console.print(f"\nrun it again:  jobmaster jobs retry {job.id} {where}".rstrip())
     elif not job.terminal:
-        console.print(f"\nend it:  jobmaster jobs cancel {job.id} {where}".rstrip(), highlight=False)
+        console.print(f"\nend it:  jobmaster jobs cancel {job.id} {where}".rstrip())
 
 
 @app.command()
@@ -156,7 +157,7 @@ def stats(
     if as_json:
         print_json({"totals": {str(state): counts.total(state) for state in JobState}, **plain(counts)})
         return
-    console = Console(soft_wrap=True)
+    console = terminal()
     console.print(counts_table(counts) if counts.lanes else "no jobs yet")
     for agent in counts.unreachable:
         console.print(f"agent {agent} did not answer: its jobs are missing here", style="yellow")

@@ -1,11 +1,11 @@
 """The `jobmaster` command. Parses, calls, renders; no rules and no SQL here.
 
 Exit codes: 0 done; 1 the thing asked for failed or was not found; 2 the call or the configuration is wrong; 3 a store
-could not be reached.
+could not be reached or used.
 """
 
 import sys
-from importlib.metadata import version as installed_version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +13,16 @@ import typer
 
 from jobmaster.cli import doctor, jobs, starter
 from jobmaster.cli import run as running
+from jobmaster.cli.render import inert
 from jobmaster.cli.target import Json
-from jobmaster.model.errors import ConfigurationError, JobMasterError, StoreError
+from jobmaster.model.errors import (
+    ConfigurationError,
+    JobMasterError,
+    KeyInvalid,
+    NameInvalid,
+    OptionInvalid,
+    StoreError,
+)
 
 app = typer.Typer(
     name="jobmaster",
@@ -49,6 +57,7 @@ def version(as_json: Json = False) -> None:
     import json
     import platform
     import sqlite3
+    from importlib.metadata import version as installed_version
 
     facts = {
         "jobmaster": installed_version("jobmaster-runtime"),
@@ -60,9 +69,12 @@ def version(as_json: Json = False) -> None:
 
 def run() -> None:
     """The entry point: every foreseen error is one message on stderr and an exit code."""
+    # A locale that cannot show a character shows its number; an error message must not end in another error.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
-    except ConfigurationError as error:
+    except (ConfigurationError, NameInvalid, KeyInvalid, OptionInvalid) as error:
         code, message = 2, str(error)
     except StoreError as error:
         code, message = 3, str(error)
@@ -70,5 +82,5 @@ def run() -> None:
         code, message = 1, str(error)
     else:
         return
-    print(f"jobmaster: {message}", file=sys.stderr)
+    print(f"jobmaster: {inert(message, keep=chr(10))}", file=sys.stderr)
     sys.exit(code)

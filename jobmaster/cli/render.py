@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobmaster.model.states import FailReason, JobState
-from jobmaster.views import Counts, JobInfo, RunInfo
+
+if TYPE_CHECKING:
+    from jobmaster.views import Counts, JobInfo, RunInfo
 
 STYLES = {
     JobState.SUCCEEDED: "green",
@@ -21,6 +23,11 @@ STYLES = {
     JobState.CANCELLED: "yellow",
     JobState.RUNNING: "cyan",
 }
+
+
+def terminal() -> Console:
+    """Standard output, for text of which only our own markup is meant: no emoji codes, no guessed highlights."""
+    return Console(soft_wrap=True, emoji=False, highlight=False)
 
 
 def plain(value: Any) -> Any:
@@ -57,7 +64,7 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"{text:.0f} s {sign}"
 
 
-def jobs_table(jobs: tuple[JobInfo, ...], now: datetime) -> Table:
+def jobs_table(jobs: "tuple[JobInfo, ...]", now: datetime) -> Table:
     """One line a job; ids whole, so that they can be copied."""
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "handler", "lane", "state", "att", "created", "title or error"):
@@ -76,7 +83,7 @@ def jobs_table(jobs: tuple[JobInfo, ...], now: datetime) -> Table:
     return table
 
 
-def counts_table(counts: Counts) -> Table:
+def counts_table(counts: "Counts") -> Table:
     """Lanes down, states across."""
     states = [state for state in JobState if counts.total(state)]
     table = Table(box=None, pad_edge=False)
@@ -90,7 +97,7 @@ def counts_table(counts: Counts) -> Table:
     return table
 
 
-def print_job(console: Console, job: JobInfo) -> None:
+def print_job(console: Console, job: "JobInfo") -> None:
     """Everything about a job: facts, data, result, and each run with its traceback and last log lines."""
     facts = Table(box=None, show_header=False, pad_edge=False)
     state = f"{job.state}({job.reason})" if job.reason else str(job.state)
@@ -124,7 +131,7 @@ def print_job(console: Console, job: JobInfo) -> None:
         print_run(console, run)
 
 
-def print_run(console: Console, run: RunInfo) -> None:
+def print_run(console: Console, run: "RunInfo") -> None:
     """One run, with all that was recorded of it."""
     lasted = "" if run.duration is None else f", {run.duration.total_seconds():.3f} s"
     console.print(
@@ -138,7 +145,7 @@ def print_run(console: Console, run: RunInfo) -> None:
     for line in run.log:
         console.print(f"  log: {escape(inert(line))}")
     if run.traceback:
-        console.print(escape(inert(run.traceback.rstrip(), keep="\n\t")), style="red", highlight=False)
+        console.print(escape(inert(run.traceback.rstrip(), keep="\n\t")), style="red")
     elif run.error_type:
         console.print(f"  {escape(inert(run.error_type))}: {escape(inert(run.message or ''))}", style="red")
 

@@ -1,14 +1,16 @@
 """`jobmaster run` and `jobmaster worker`: processes that stay until they are told to stop."""
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobmaster.cli.eventloop import StopSignals, run_async
 from jobmaster.cli.target import App, Config, File, Name, find_cluster
-from jobmaster.cluster import Cluster
-from jobmaster.runtime import Runtime
+
+if TYPE_CHECKING:
+    from jobmaster.cluster import Cluster
+    from jobmaster.runtime import Runtime
 
 
 def run(app: App = None, config: Config = None, file: File = None, cluster: Name = None) -> None:
@@ -33,7 +35,7 @@ def worker(
 
 
 async def _serve(
-    cluster: Cluster,
+    cluster: "Cluster",
     *,
     agent: str | None = None,
     lanes: list[str] | None = None,
@@ -48,14 +50,24 @@ async def _serve(
                 await runtime.add_worker(name=name, agent=agent, slots=slots, lanes=lanes)
             for each in runtime.workers:
                 typer.echo(f"worker {each.id} is running; Ctrl-C drains it")
-            await signals.asked.wait()
+            await asked(runtime, signals)
             typer.echo("draining: running jobs finish, nothing new is started; Ctrl-C again stops at once")
         finally:
             await stop(runtime, signals)
         typer.echo("stopped")
 
 
-async def stop(runtime: Runtime, signals: StopSignals) -> None:
+async def asked(runtime: "Runtime", signals: StopSignals) -> None:
+    """Return once this process is to stop: by a signal, or because a worker was told to through its agent."""
+    waits = [asyncio.ensure_future(event.wait()) for event in (signals.asked, runtime.stop_requested)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def stop(runtime: "Runtime", signals: StopSignals) -> None:
     """Stop in order; at once when the signal comes a second time."""
     draining = asyncio.ensure_future(runtime.stop())
     insisted = asyncio.ensure_future(signals.insisted.wait())
