@@ -17,12 +17,17 @@ from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import OutboxRecord, RecordKind
 from jobmaster.store_time import StoreTime
 
-BATCH = 1_000
+BATCH = 500
+"""Records read at a time: each may carry a job's whole data."""
+MOVE_BATCH = 2_000
+"""Records moved at a time where none of them comes here."""
 POLL_SECONDS = 2.0
 OTHERS_US = 5_000_000
 """How long another process's worker may take to bring over its own records."""
-LINGER_SECONDS = 0.1
-"""Least time between two passes: under load every pass then has a batch worth its transaction."""
+LINGER_SECONDS = 0.25
+"""How long records may gather while more keep coming: under load every pass then has a batch worth its transaction."""
+QUIET_SECONDS = 0.02
+"""With no new record for this long there is nothing to wait for."""
 
 _log = structlog.get_logger("jobmaster.syncer")
 
@@ -52,12 +57,15 @@ class Syncer:
         self._is_mine = is_mine
         self._outbox = agent.traits.shared_outbox if shared else None
         self._next_pass = clock.mono()
+        self._asked_at = clock.mono() - QUIET_SECONDS
 
     async def run(self) -> float:
         """One pass."""
-        wait = self._next_pass - self._clock.mono()
-        if wait > 0:
-            return wait
+        now = self._clock.mono()
+        quiet = now - self._asked_at >= QUIET_SECONDS
+        self._asked_at = now
+        if now < self._next_pass and not quiet:
+            return min(QUIET_SECONDS, self._next_pass - now)
         if await self.sync():
             return 0
         self._next_pass = self._clock.mono() + LINGER_SECONDS
@@ -67,7 +75,7 @@ class Syncer:
         """Bring one batch over; whether there may be more."""
         if self._outbox is None:
             return await self._apply(effects_only=False)
-        report = await self._master.move(self._agent.name, self._outbox, BATCH)
+        report = await self._master.move(self._agent.name, self._outbox, MOVE_BATCH)
         if report.effects and await self._apply(effects_only=True):
             return True
         return report.more

@@ -10,7 +10,7 @@ from jobmaster.coordination.heartbeat import Heartbeat
 from jobmaster.coordination.promoter import Promoter
 from jobmaster.coordination.reaper import Reaper
 from jobmaster.coordination.router import Router
-from jobmaster.coordination.syncer import BATCH, LINGER_SECONDS, Syncer
+from jobmaster.coordination.syncer import BATCH, LINGER_SECONDS, QUIET_SECONDS, Syncer
 from jobmaster.model.errors import AgentUnreachable, MasterUnavailable
 from jobmaster.model.ids import floor_id
 from jobmaster.model.outcome import RunOutcome
@@ -190,9 +190,24 @@ async def test_a_full_batch_is_followed_at_once_and_an_empty_pass_by_a_pause() -
         duty = syncer(world)
         assert await duty.run() == 0
         assert await duty.run() == 2.0
-        assert await duty.run() == pytest.approx(LINGER_SECONDS), "woken again within the pause"
         page = await world.master.page(EVERYTHING, None, 10)
         assert len(page.jobs) == 10
+
+
+@pytest.mark.asyncio
+async def test_while_records_keep_coming_they_gather_and_once_none_comes_they_are_brought_over() -> None:
+    async with World() as world:
+        duty = world.syncer()
+        assert await duty.run() == 2.0
+        waited = 0.0
+        while (wait := await duty.run()) < 2.0:
+            assert wait <= QUIET_SECONDS
+            world.clock.advance(QUIET_SECONDS / 2)
+            waited += QUIET_SECONDS / 2
+        assert waited == pytest.approx(LINGER_SECONDS)
+        assert await duty.run() == QUIET_SECONDS
+        world.clock.advance(QUIET_SECONDS)
+        assert await duty.run() == 2.0
 
 
 @pytest.mark.asyncio
