@@ -10,7 +10,8 @@ from jobmaster.model.errors import ConfigurationError
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb", "memory")
 
-_PASSWORD = re.compile(r"(?<=:)[^:@/]*(?=@)")
+_USER = re.compile(r"(?<=://)[^/]*@")
+_SECRET = re.compile(r"((?:password|passwd|secret|token)=)[^&]*", re.IGNORECASE)
 
 
 def open_master(url: str, *, cluster: str, clock: Clock, options: Mapping[str, Any] | None = None) -> MasterStore:
@@ -42,8 +43,9 @@ def open_master(url: str, *, cluster: str, clock: Clock, options: Mapping[str, A
 
 
 def masked(url: str) -> str:
-    """The URL as it may stand in a message."""
-    return _PASSWORD.sub("***", url)
+    """The URL as it may stand in a message: without user and password, which a stray `@` would make hard to tell
+    apart, and without secret parameters."""
+    return _SECRET.sub(r"\1***", _USER.sub("***@", url))
 
 
 def _refuse_unknown(options: Mapping[str, Any], known: tuple[str, ...], url: str) -> None:

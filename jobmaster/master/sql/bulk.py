@@ -6,6 +6,7 @@ driver in use.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Table
@@ -42,7 +43,7 @@ class BulkInsert:
             text = ""
             while len(rows) - start >= size:
                 text = text or self.text(connection.dialect, size)
-                parameters = tuple(value for row in rows[start : start + size] for value in row)
+                parameters = tuple(chain.from_iterable(rows[start : start + size]))
                 connection.exec_driver_sql(text, parameters)
                 start += size
 

@@ -1,8 +1,10 @@
 """What the databases say differently and SQLAlchemy does not say for us. The rest of the master asks here."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, bindparam
+from sqlalchemy import ColumnElement, Connection, LargeBinary, bindparam, func, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -21,6 +23,15 @@ class _Contains(FunctionElement[bool]):
 def contains(column: ColumnElement[Any], part: bytes) -> ColumnElement[bool]:
     """Whether the column's bytes contain these. No LIKE: nothing to escape, and no collation has a say."""
     return _Contains(column, bindparam(None, part, LargeBinary, unique=True))
+
+
+def among(connection: Connection, column: ColumnElement[str], ids: Sequence[str]) -> ColumnElement[bool]:
+    """Whether the column is one of the ids. On SQLite they travel as one value: a list of parameters would make the
+    text another one for every count, written, parsed and planned anew."""
+    if connection.dialect.name != "sqlite":
+        return column.in_(ids)
+    given = func.json_each(json.dumps(ids)).table_valued("value")
+    return column.in_(select(given.c.value))
 
 
 @compiles(_Contains)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Select, delete, func, select
 from jobmaster.contracts.entries import HeldAnswer, StateCount
 from jobmaster.contracts.values import JobFilter, Page
 from jobmaster.master.rules import check_page, held_answer
+from jobmaster.master.sql.dialects import among
 from jobmaster.master.sql.pages import read_page
 from jobmaster.master.sql.part import SqlPart
 from jobmaster.master.sql.rows import chunks
@@ -79,7 +80,7 @@ class SqlHistory(SqlPart):
                 answers.append(held_answer(None if job is None else job.state))
         for chunk in chunks(gone):
             for column in (self._tables.job.c.id, self._tables.history.c.id, self._tables.run.c.job_id):
-                connection.execute(delete(column.table).where(column.in_(chunk)))
+                connection.execute(delete(column.table).where(among(connection, column, chunk)))
         return answers
 
     def _old(self, connection: Connection, before_us: int, limit: int) -> list[str]:
@@ -101,11 +102,11 @@ class SqlHistory(SqlPart):
         for chunk in chunks(ids):
             # Redriven since it was found: it is not in the history any more, and keeps its runs.
             found = connection.execute(
-                select(history.c.id).where(history.c.id.in_(chunk), history.c.finished_us < before_us)
+                select(history.c.id).where(among(connection, history.c.id, chunk), history.c.finished_us < before_us)
             )
             old = [row.id for row in found]
-            gone += connection.execute(delete(history).where(history.c.id.in_(old))).rowcount
-            connection.execute(delete(run).where(run.c.job_id.in_(old)))
+            gone += connection.execute(delete(history).where(among(connection, history.c.id, old))).rowcount
+            connection.execute(delete(run).where(among(connection, run.c.job_id, old)))
         # A bound instead of a list of keys: deleting by pairs is no index search everywhere.
         last = select(tick.tick_us).where(tick.tick_us < before_us).order_by(tick.tick_us).offset(max(limit, 1) - 1)
         bound = connection.execute(last.limit(1)).scalar()

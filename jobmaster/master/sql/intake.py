@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
@@ -10,7 +10,7 @@ from jobmaster.contracts.entries import ApplyAnswer, Placement, QuarantineEntry
 from jobmaster.contracts.values import OutboxRecord
 from jobmaster.master.rules import newer, raw_record, spoken_of, take_in
 from jobmaster.master.sql.bulk import BulkInsert
-from jobmaster.master.sql.dialects import blames_value
+from jobmaster.master.sql.dialects import among, blames_value
 from jobmaster.master.sql.engine import Engine
 from jobmaster.master.sql.part import SqlPart
 from jobmaster.master.sql.rows import chunks
@@ -87,11 +87,11 @@ class SqlIntake(SqlPart):
         run = self._tables.run.c
         runs: set[tuple[str, int]] = set()
         for chunk in chunks(ids):
-            found = connection.execute(select(run.job_id, run.token).where(run.job_id.in_(chunk)))
+            found = connection.execute(select(run.job_id, run.token).where(among(connection, run.job_id, chunk)))
             runs.update((row.job_id, row.token) for row in found)
         intake = take_in(records, known, runs)
         self._rows.write(connection, [Placement(job) for job in intake.jobs])
-        self._insert_runs.run(connection, [[getattr(entry, name) for name in RUN_FIELDS] for entry in intake.runs])
+        self._insert_runs.run(connection, [astuple(entry) for entry in intake.runs])
         return intake.answers
 
     def _copy(self, connection: Connection, agent: str, jobs: Sequence[Job]) -> int:

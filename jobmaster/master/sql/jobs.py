@@ -21,6 +21,7 @@ from jobmaster.master.rules import (
     new_placement,
     redriven,
 )
+from jobmaster.master.sql.dialects import among
 from jobmaster.master.sql.part import SqlPart
 from jobmaster.master.sql.rows import chunks, job_of, placement_of
 from jobmaster.model.job import Job
@@ -112,7 +113,9 @@ class SqlJobs(SqlPart):
         late = [placement_of(row) for row in connection.execute(query).mappings()]
         for ids in chunks(item.job.id for item in late):
             job = self._tables.job
-            connection.execute(update(job).where(job.c.id.in_(ids)).values(dispatch_until_us=now_us + DISPATCH_US))
+            connection.execute(
+                update(job).where(among(connection, job.c.id, ids)).values(dispatch_until_us=now_us + DISPATCH_US)
+            )
         return [replace(item, dispatch_until_us=now_us + DISPATCH_US) for item in late]
 
     def _overdue_query(self, agent: str, now_us: int, limit: int) -> Select[Any]:
@@ -129,7 +132,9 @@ class SqlJobs(SqlPart):
         arrived = 0
         for epoch, members in by_epoch.items():
             for chunk in chunks(members):
-                change = update(job).where(job.c.id.in_(chunk), job.c.epoch == epoch, job.c.state == DISPATCHING)
+                change = update(job).where(
+                    among(connection, job.c.id, chunk), job.c.epoch == epoch, job.c.state == DISPATCHING
+                )
                 queued = change.values(state=JobState.QUEUED.value, dispatch_until_us=None, put_deadline_us=None)
                 arrived += connection.execute(queued).rowcount
         return arrived

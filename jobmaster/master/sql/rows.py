@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
+from msgspec.structs import astuple
 from sqlalchemy import Connection, Select, Table, and_, delete, exists, or_, select
 from sqlalchemy.engine import RowMapping
 
 from jobmaster.contracts.entries import Placement
 from jobmaster.master.rules import newer
 from jobmaster.master.sql.bulk import BulkInsert
+from jobmaster.master.sql.dialects import among
 from jobmaster.master.sql.tables import Tables
 from jobmaster.model.job import JOB_FIELDS, Job
 from jobmaster.model.states import FailReason, JobState
@@ -72,9 +74,9 @@ class JobRows:
             self._upsert_live.run(connection, [_live_values(item) for item in live])
             for ids in chunks(item.job.id for item in live):
                 newer_live = exists(select(self._job.c.id).where(self._less))
-                connection.execute(delete(self._history).where(self._history.c.id.in_(ids), newer_live))
+                connection.execute(delete(self._history).where(among(connection, self._history.c.id, ids), newer_live))
         if ended:
-            self._upsert_ended.run(connection, [values_of(job) for job in ended])
+            self._upsert_ended.run(connection, [astuple(job) for job in ended])
             self.bury(connection, [job.id for job in ended])
 
     def bury(self, connection: Connection, ids: Sequence[str]) -> int:
@@ -82,7 +84,7 @@ class JobRows:
         return sum(
             connection.execute(
                 delete(self._job).where(
-                    self._job.c.id.in_(chunk), exists(select(self._history.c.id).where(self._at_least))
+                    among(connection, self._job.c.id, chunk), exists(select(self._history.c.id).where(self._at_least))
                 )
             ).rowcount
             for chunk in chunks(ids)
@@ -118,16 +120,11 @@ def placement_of(row: RowMapping) -> Placement:
     return Placement(job_of(row), row["dispatch_until_us"], row["put_deadline_us"])
 
 
-def values_of(job: Job) -> tuple[Any, ...]:
-    """The job's columns, in the order of `JOB_FIELDS`."""
-    return tuple(getattr(job, name) for name in JOB_FIELDS)
-
-
 def _live_values(item: Placement) -> tuple[Any, ...]:
-    return (*values_of(item.job), item.dispatch_until_us, item.put_deadline_us)
+    return (*astuple(item.job), item.dispatch_until_us, item.put_deadline_us)
 
 
 def _rows(connection: Connection, table: Table, ids: Iterable[str], lock: bool) -> Iterable[RowMapping]:
     for chunk in chunks(ids):
-        query = select(table).where(table.c.id.in_(chunk))
+        query = select(table).where(among(connection, table.c.id, chunk))
         yield from connection.execute(query.order_by(table.c.id).with_for_update() if lock else query).mappings()

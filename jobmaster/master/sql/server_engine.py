@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from jobmaster.master.sql.dialects import server_now_us
-from jobmaster.model.errors import Indeterminate, MasterUnavailable, Refused
+from jobmaster.model.errors import ConfigurationError, Indeterminate, MasterUnavailable, Refused
 from jobmaster.telemetry.failpoints import failpoint
 
 T = TypeVar("T")
@@ -40,7 +40,9 @@ class ServerEngine:
         self._engine: AsyncEngine | None = None
 
     async def open(self, create: bool = True) -> bool:
-        if self._engine is None:
+        if self._engine is not None:
+            return True
+        try:
             self._engine = create_async_engine(
                 self._url,
                 isolation_level="READ COMMITTED",
@@ -49,6 +51,10 @@ class ServerEngine:
                 # A statement with bytes of data in it must not reach a log by way of an error.
                 hide_parameters=True,
             )
+        except ModuleNotFoundError as error:
+            extra = "postgres" if self._url.get_backend_name() == "postgresql" else "mysql"
+            fault = f"master URL {self.store!r}: its driver {error.name!r} is not installed; add the extra [{extra}]"
+            raise ConfigurationError([fault]) from error
         return True
 
     async def close(self) -> None:

@@ -96,3 +96,5 @@ class SqliteEngine:
             if error.orig is not None and is_environmental(error.orig):
                 raise error.orig from error
             raise Refused(f"{self.store}: {error.orig}") from error
+        except (OverflowError, UnicodeError) as error:
+            raise Refused(f"{self.store}: a value can't be stored ({error})") from error

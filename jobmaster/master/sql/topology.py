@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 from sqlalchemy import Connection, delete, select
 
 from jobmaster.contracts.entries import AgentEntry, DefinitionEntry
@@ -28,7 +28,7 @@ class SqlTopology(SqlPart):
 
     async def define(self, definitions: Sequence[DefinitionEntry]) -> None:
         latest = {entry.name: entry for entry in definitions}
-        rows = [[getattr(entry, name) for name in _DEFINITION] for _, entry in sorted(latest.items())]
+        rows = [astuple(entry) for _, entry in sorted(latest.items())]
         if rows:
             await self._write(lambda connection: self._define.run(connection, rows))
 
@@ -71,5 +71,5 @@ class SqlTopology(SqlPart):
         row = connection.execute(select(table).where(table.c.name == entry.name).with_for_update()).mappings().first()
         known = None if row is None else AgentEntry(**row)
         stored = entered(known, entry)
-        self._enter.run(connection, [[getattr(stored, name) for name in _AGENT]])
+        self._enter.run(connection, [astuple(stored)])
         return entry if known is None else known
