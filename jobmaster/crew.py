@@ -98,6 +98,10 @@ class Crew:
         """Whether this worker is, or was, one of them."""
         return worker in self._hired
 
+    def adopt(self, worker: str) -> None:
+        """Count this worker as one of them, though its runs are made elsewhere in this process."""
+        self._hired.add(worker)
+
     async def hire(self, settings: WorkerSettings, duties: Duties) -> WorkerHandle:
         """Start a worker. Once this returns it is known to its agent and claims jobs."""
         worker = Worker(

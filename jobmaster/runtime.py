@@ -111,13 +111,14 @@ class Runtime:
         return runtime
 
     @classmethod
-    async def rehearse(cls, cluster: "Cluster", *, clock: Clock) -> Self:
+    async def rehearse(cls, cluster: "Cluster", *, clock: Clock, worker: str) -> Self:
         """Open the stores and make the duties, but have nothing run by itself: the testing kit asks each duty for its
-        passes."""
+        passes, and runs jobs under the name of `worker`."""
         runtime = cls(cluster, clock)
         try:
             await runtime._open()
             await introduce(runtime.master, runtime.agents, cluster.settings, cluster.registry)
+            runtime._crew.adopt(worker)
             runtime._make_duties()
         except BaseException:
             await runtime.stop(0)

@@ -142,7 +142,7 @@ async def cluster(config: ClusterBuilder | Cluster) -> AsyncIterator[TestCluster
     """The cluster of a configuration, with its master and all its agents in memory, empty, on a clock of its own."""
     built = config.build() if isinstance(config, ClusterBuilder) else config
     clock = ManualClock()
-    runtime = await Runtime.rehearse(_in_memory(built), clock=clock)
+    runtime = await Runtime.rehearse(_in_memory(built), clock=clock, worker=WORKER)
     try:
         yield TestCluster(runtime, clock)
     finally:
