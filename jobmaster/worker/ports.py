@@ -1,6 +1,6 @@
 """What the worker asks of a registry: just this, so that it runs without knowing how handlers are declared."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from jobmaster.worker.context import JobContext
@@ -25,7 +25,8 @@ class RegisteredHandler(Protocol):
         """It runs in a thread, and can't be cancelled."""
         ...
 
-    def invoke(self, context: JobContext[Any], /) -> Awaitable[Any]:
+    @property
+    def invoke(self) -> Callable[[JobContext[Any]], Awaitable[Any]]:
         """One attempt. Closes what it opened, however the attempt ends."""
         ...
 
