@@ -1,5 +1,6 @@
 """A worker on the memory transport, with handlers given as functions: what the tests of the worker tier share."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
@@ -232,3 +233,6 @@ class Rig:
             return sum(lease.started_us is not None for lease in self.worker._executor.running) == count
 
         await eventually(called, what=f"{count} handlers run")
+        # Who waits for a time must have begun to, before the test moves the clock.
+        for _ in range(20):
+            await asyncio.sleep(0)

@@ -169,6 +169,50 @@ async def test_a_refused_claim_is_tried_again() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_job_that_comes_while_the_store_is_looking_is_not_missed() -> None:
+    gate = Gate()
+    async with Rig({"h": gate}, start=False) as rig:
+        claim, never = rig.agent.claim, asyncio.Event()
+
+        async def looking(*arguments: Any, **more: Any) -> Any:
+            jobs = await claim(*arguments, **more)
+            if not gate.order and not jobs:
+                await rig.put("h", "behind its back")
+                rig.worker._intake.look()
+            return jobs
+
+        async def deaf(lanes: frozenset[str], seconds: float) -> None:
+            await never.wait()
+
+        rig.agent.claim = looking  # type: ignore[method-assign]
+        rig.agent.wait = deaf  # type: ignore[method-assign]
+        await rig.worker.start()
+
+        await eventually(lambda: gate.order == ["behind its back"])
+
+
+@pytest.mark.asyncio
+async def test_claims_come_in_batches() -> None:
+    gate = Gate()
+    gate.open.set()
+    async with Rig({"h": gate}, slots=10, start=False) as rig:
+        claim = rig.agent.claim
+
+        async def slowly(*arguments: Any, **more: Any) -> Any:
+            await turns(10)
+            return await claim(*arguments, **more)
+
+        rig.agent.claim = slowly  # type: ignore[method-assign]
+        await rig.put_many("h", 3_000)
+        rig.worker._pools[0].prefetch = 400
+        rig.worker._pools[0].measure = lambda now: None  # type: ignore[method-assign]
+        await rig.worker.start()
+        await eventually(lambda: len(rig.settled) == 3_000)
+
+        assert len(rig.agent.calls["claim"]) <= 3_000 / 200 + 3
+
+
+@pytest.mark.asyncio
 async def test_a_quiet_worker_claims_nothing_until_it_resumes() -> None:
     async def nothing(job: JobContext[Any]) -> None:
         return None
@@ -217,10 +261,10 @@ async def test_higher_priority_starts_first() -> None:
         assert gate.order == ["critical", "medium"]
 
 
-async def make_suspects(rig: Rig, count: int) -> list[str]:
+async def make_suspects(rig: Rig, count: int, lane: str = "default") -> list[str]:
     """Jobs whose lease lapsed once under another worker."""
-    ids = await rig.put_many("h", count)
-    claimed = await rig.agent.claim("dead", {"default": count}, frozenset({"h"}), count, 1_000_000)
+    ids = await rig.put_many("h", count, lane=lane)
+    claimed = await rig.agent.claim("dead", {lane: count}, frozenset({"h"}), count, 1_000_000)
     assert len(claimed) == count
     await rig.agent.reap(count, frozenset({"dead"}))
     return ids
@@ -249,23 +293,28 @@ async def test_suspects_run_one_at_a_time_after_a_recorded_start_and_others_pass
 @pytest.mark.asyncio
 async def test_suspects_of_two_workers_of_a_process_take_turns() -> None:
     gate = Gate()
-    async with Rig({"h": gate}, start=False) as rig, Rig({"h": gate}, clock=rig.clock, agent=rig.agent) as other:
-        suspects = await make_suspects(rig, 2)
+    async with (
+        Rig({"h": gate}, lanes={"a": None}, start=False) as rig,
+        Rig({"h": gate}, lanes={"b": None}, slots=1, clock=rig.clock, agent=rig.agent, start=False) as other,
+    ):
+        suspects = await make_suspects(rig, 1, lane="a") + await make_suspects(rig, 2, lane="b")
         await rig.worker.start()
-        await eventually(lambda: gate.running == 1)
+        await other.worker.start()
+        await eventually(lambda: gate.running == 1 and rig.worker.held + other.worker.held == 3)
         for _ in range(20):
             rig.advance(0.1)
             await turns()
         assert gate.most == 1
         gate.open.set()
-
-        async def ended() -> bool:
+        await eventually(lambda: len(rig.settled) + len(other.settled) >= 1)
+        for _ in range(14):
             rig.advance(0.1)
-            return all([(await rig.job(job_id)).terminal for job_id in suspects])
+            await turns()
 
-        await eventually(ended)
+        for job_id in suspects:
+            await rig.ended(job_id)
         assert gate.most == 1
-        assert len(rig.settled) + len(other.settled) == 2
+        assert (len(rig.settled), len(other.settled)) == (1, 2)
 
 
 @pytest.mark.asyncio

@@ -136,6 +136,19 @@ def test_short_jobs_are_prefetched_fifty_milliseconds_ahead() -> None:
     assert bench.pool.prefetch == pytest.approx(100, abs=5)
 
 
+def test_a_worker_that_was_idle_is_soon_up_to_speed() -> None:
+    bench = Bench(10)
+    bench.pool.measure(0.0)
+    bench.pool.measure(3_600.0)
+
+    for _ in range(200):
+        bench.pool.add([a_lease()])
+        bench.end(bench.running[0], 0.0025)
+    bench.pool.measure(3_600.05)
+
+    assert bench.pool.prefetch > 50
+
+
 def test_very_short_jobs_are_prefetched_up_to_the_ceiling() -> None:
     bench = Bench(10)
 

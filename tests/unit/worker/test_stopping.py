@@ -174,6 +174,14 @@ async def test_a_store_that_never_answers_does_not_keep_a_worker_from_stopping()
 async def test_the_last_outcomes_are_settled_before_it_is_over() -> None:
     handler = Running()
     async with Rig({"h": handler}, slots=50) as rig:
+        settle = rig.agent.settle
+
+        async def slowly(items: Any) -> Any:
+            for _ in range(200):
+                await asyncio.sleep(0)
+            return await settle(items)
+
+        rig.agent.settle = slowly  # type: ignore[method-assign]
         ids = await rig.put_many("h", 50)
         await rig.running(50)
         handler.let.set()
