@@ -17,6 +17,8 @@ from jobmaster.model.states import FailReason, JobState
 if TYPE_CHECKING:
     from jobmaster.views import Counts, JobInfo, RunInfo
 
+LONGEST_LINE = 1_000_000
+SHOWN_IN_LIST = 100
 STYLES = {
     JobState.SUCCEEDED: "green",
     JobState.FAILED: "red",
@@ -26,8 +28,9 @@ STYLES = {
 
 
 def terminal() -> Console:
-    """Standard output, for text of which only our own markup is meant: no emoji codes, no guessed highlights."""
-    return Console(soft_wrap=True, emoji=False, highlight=False)
+    """Standard output, for text of which only our own markup is meant: no emoji codes, no guessed highlights. Lines are
+    as long as they are: the terminal wraps them, and `grep` and `cut` find them whole."""
+    return Console(soft_wrap=True, width=LONGEST_LINE, emoji=False, highlight=False)
 
 
 def plain(value: Any) -> Any:
@@ -64,11 +67,16 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"{text:.0f} s {sign}"
 
 
+def brief(text: str) -> str:
+    """What fits into one line of a list."""
+    return text if len(text) <= SHOWN_IN_LIST else f"{text[:SHOWN_IN_LIST]}…"
+
+
 def jobs_table(jobs: "tuple[JobInfo, ...]", now: datetime) -> Table:
     """One line a job; ids whole, so that they can be copied."""
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "handler", "lane", "state", "att", "created", "title or error"):
-        table.add_column(heading, no_wrap=heading in {"id", "state"}, overflow="fold")
+        table.add_column(heading)
     for job in jobs:
         state = f"{job.state}({job.reason})" if job.reason else str(job.state)
         table.add_row(
@@ -78,7 +86,7 @@ def jobs_table(jobs: "tuple[JobInfo, ...]", now: datetime) -> Table:
             f"[{STYLES.get(job.state, 'default')}]{state}[/]",
             str(job.attempts),
             ago(job.created_at, now),
-            escape(inert(job.error or job.title or "")),
+            escape(inert(brief(job.error or job.title or ""))),
         )
     return table
 
@@ -99,7 +107,6 @@ def counts_table(counts: "Counts") -> Table:
 
 def print_job(console: Console, job: "JobInfo") -> None:
     """Everything about a job: facts, data, result, and each run with its traceback and last log lines."""
-    facts = Table(box=None, show_header=False, pad_edge=False)
     state = f"{job.state}({job.reason})" if job.reason else str(job.state)
     rows: dict[str, Any] = {
         "id": job.id,
@@ -125,8 +132,8 @@ def print_job(console: Console, job: "JobInfo") -> None:
     }
     for name, value in rows.items():
         if value is not None:
-            facts.add_row(name, escape(inert(str(value))))
-    console.print(facts)
+            # No table: that would pad every line to the length of the longest, which may be that of the data.
+            console.print(f"{name:<15}  {inert(str(value))}", markup=False)
     for run in job.runs:
         print_run(console, run)
 

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import tomllib
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobmaster.contracts.namespace import cluster_of, table_prefix
 from jobmaster.model.errors import ConfigurationError, JobMasterError, quoted
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ App = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file; default: jobmaster.toml, if there.")]
 File = Annotated[Path | None, typer.Option("--file", help="A standalone cluster's SQLite file.")]
-Name = Annotated[str | None, typer.Option("--cluster", help="The cluster's name; with --file only, default: demo.")]
+Name = Annotated[str | None, typer.Option("--cluster", help="The cluster's name, where --file holds several.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 CONFIG_FILE = "jobmaster.toml"
@@ -39,7 +41,7 @@ def find_cluster(app: str | None, config: Path | None, file: Path | None, name: 
     if file is not None:
         if not file.is_file():
             raise ConfigurationError([f"--file {str(file)!r}: no such file; a cluster makes it when it first runs"])
-        return ClusterBuilder(name or "demo").use_master(f"sqlite:///{file}").build()
+        return ClusterBuilder(_held(file, name)).use_master(f"sqlite:///{file}").build()
     source = "--app" if app else APP_VARIABLE
     app = app or os.environ.get(APP_VARIABLE)
     if app is not None:
@@ -54,6 +56,24 @@ def find_cluster(app: str | None, config: Path | None, file: Path | None, name: 
         raise ConfigurationError([f"{config}: no such file; correct --config or {CONFIG_VARIABLE}"])
     app = _named_app(config)
     return load_app(app, f"{config}: app") if app else ClusterBuilder.from_toml(config).build()
+
+
+def _held(file: Path, name: str | None) -> str:
+    """The name of the cluster that the file holds; the one asked for, where there are several."""
+    from jobmaster.sqlite import prefixes_in
+
+    prefixes = prefixes_in(os.path.realpath(file))
+    clusters = [cluster_of(prefix) for prefix in prefixes]
+    known = ", ".join(repr(cluster) for cluster in clusters if cluster) or "none that can be named here"
+    if not prefixes:
+        raise ConfigurationError([f"--file {str(file)!r}: it holds no cluster; expected a file that one has run on"])
+    if name is not None:
+        if table_prefix(name) not in prefixes:
+            raise ConfigurationError([f"--cluster {quoted(name)}: {str(file)!r} holds no such cluster, but: {known}"])
+        return name
+    if len(clusters) > 1 or clusters[0] is None:
+        raise ConfigurationError([f"--file {str(file)!r}: name its cluster by --cluster; it holds: {known}"])
+    return clusters[0]
 
 
 def _named_app(config: Path) -> str | None:
@@ -81,13 +101,26 @@ def load_app(reference: str, source: str = "--app") -> "Cluster":
         )
     found = getattr(module, attribute)
     if callable(found) and not isinstance(found, (Cluster, ClusterBuilder)):
-        found = found()
+        found = _call(found, said)
     if isinstance(found, ClusterBuilder):
         found = found.build()
     if not isinstance(found, Cluster):
         raise ConfigurationError(
             [f"{said}: {attribute!r} is {type(found).__name__}; expected a Cluster or a ClusterBuilder"]
         )
+    return found
+
+
+def _call(factory: Callable[[], object], said: str) -> object:
+    try:
+        found = factory()
+    except JobMasterError:
+        raise
+    except Exception as error:
+        fault = f"{said}: calling it failed: {type(error).__name__}: {error}; expected a Cluster, or what gives one"
+        raise ConfigurationError([fault]) from error
+    if isinstance(found, Coroutine):
+        found.close()
     return found
 
 

@@ -4,9 +4,13 @@ The names in the prefix are for the reader; the digest keeps two that were cut, 
 """
 
 from hashlib import blake2s
+from itertools import chain, product, zip_longest
 
 LONGEST_PREFIX = 40
 """Leaves 20 characters for the table or index: the narrowest store allows 63 in all."""
+
+MOST_GUESSED = 10
+"""Dashes and underscores of a name that are tried."""
 
 _PLAIN = LONGEST_PREFIX - len("jm_") - len("_abcdef_")
 
@@ -18,6 +22,20 @@ def table_prefix(cluster: str, agent: str | None = None) -> str:
         return f"jm_{_plain(cluster, _PLAIN)}_{_digest(cluster)}_"
     shown = (_PLAIN - 1) // 2
     return f"jm_{_plain(cluster, shown)}_{_plain(agent, shown)}_{_digest(f'{cluster}/{agent}')}_"
+
+
+def cluster_of(prefix: str) -> str | None:
+    """The cluster whose master's tables have this prefix; None where the name was cut, or it is no such prefix."""
+    parts = prefix.removeprefix("jm_").rsplit("_", 2)
+    if len(parts) != 3:
+        return None
+    pieces = parts[0].split("_")
+    # The digest tells which of the underscores were dashes.
+    for dashes in product("_-", repeat=min(len(pieces) - 1, MOST_GUESSED)):
+        name = "".join(chain.from_iterable(zip_longest(pieces, dashes, fillvalue="")))
+        if table_prefix(name) == prefix:
+            return name
+    return None
 
 
 def _plain(name: str, longest: int) -> str:

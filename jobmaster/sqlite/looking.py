@@ -36,6 +36,20 @@ def check_untouched(path: str, busy_seconds: float = BUSY_SECONDS) -> bool:
     return ours is not None
 
 
+def prefixes_in(path: str, busy_seconds: float = BUSY_SECONDS) -> list[str]:
+    """The table prefixes of the masters that an existing file holds, sorted. Raises `Refused`."""
+    connection = connect_reader(path, busy_seconds)
+    try:
+        found = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'jm_*_revision' ORDER BY name"
+        ).fetchall()
+    except sqlite3.Error as error:
+        raise refused(path, error) from error
+    finally:
+        connection.close()
+    return [name.removesuffix("revision") for (name,) in found]
+
+
 def _check_folder(path: str) -> None:
     folder = os.path.dirname(path)
     if not os.access(folder, os.W_OK | os.X_OK):
