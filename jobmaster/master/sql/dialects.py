@@ -34,6 +34,19 @@ def among(connection: Connection, column: ColumnElement[str], ids: Sequence[str]
     return column.in_(select(given.c.value))
 
 
+def among_given(connection: Connection, column: ColumnElement[str]) -> ColumnElement[bool]:
+    """The same for a statement that is built once: the ids come with `ids_given` when it is executed."""
+    if connection.dialect.name != "sqlite":
+        return column.in_(bindparam("ids", expanding=True))
+    given = func.json_each(bindparam("ids")).table_valued("value")
+    return column.in_(select(given.c.value))
+
+
+def ids_given(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
+    """The parameter of `among_given`."""
+    return {"ids": json.dumps(ids) if connection.dialect.name == "sqlite" else ids}
+
+
 @compiles(_Contains)
 @compiles(_Contains, "sqlite")
 def _instr(element: _Contains, compiler: SQLCompiler, **options: Any) -> str:

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, Select, and_, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Update, and_, bindparam, literal_column, select, update
 
 from jobmaster.contracts.decisions import amended, cancelled
 from jobmaster.contracts.entries import Dispatch, HeldAnswer, Placement
@@ -21,7 +22,7 @@ from jobmaster.master.rules import (
     new_placement,
     redriven,
 )
-from jobmaster.master.sql.dialects import among
+from jobmaster.master.sql.dialects import among, among_given, ids_given
 from jobmaster.master.sql.part import SqlPart
 from jobmaster.master.sql.rows import chunks, job_of, placement_of
 from jobmaster.model.job import Job
@@ -33,12 +34,18 @@ DISPATCHING: ColumnElement[str] = literal_column("'dispatching'")
 
 
 class SqlJobs(SqlPart):
+    """The statements that an idle process repeats are built once: that costs several times what running them does."""
+
+    _arrive: Update | None = None
+
     async def insert(self, placements: Sequence[Placement]) -> list[PutAnswer]:
         return await self._write(lambda connection: self._insert(connection, placements))
 
     async def due(self, before_us: int, limit: int) -> list[Job]:
-        query = self._due_query(before_us, max(limit, 0))
-        return await self._read(lambda connection: [job_of(row) for row in connection.execute(query).mappings()])
+        given = {"before_us": before_us, "most": max(limit, 0)}
+        return await self._read(
+            lambda connection: [job_of(row) for row in connection.execute(self._due_query, given).mappings()]
+        )
 
     async def dispatch(self, moves: Sequence[Dispatch]) -> list[Placement | None]:
         return await self._write(lambda connection: self._dispatch(connection, moves))
@@ -87,10 +94,11 @@ class SqlJobs(SqlPart):
                 answers.append(insert_answer(known.get(item.job.id) or new[item.job.id].job, item.job))
         return answers
 
-    def _due_query(self, before_us: int, limit: int) -> Select[Any]:
+    @cached_property
+    def _due_query(self) -> Select[Any]:
         job = self._tables.job
-        due = and_(job.c.state == HELD, job.c.due_us <= before_us)
-        return select(job).where(due).order_by(job.c.due_us, job.c.id).limit(limit)
+        due = and_(job.c.state == HELD, job.c.due_us <= bindparam("before_us"))
+        return select(job).where(due).order_by(job.c.due_us, job.c.id).limit(bindparam("most"))
 
     def _dispatch(self, connection: Connection, moves: Sequence[Dispatch]) -> list[Placement | None]:
         until_us = self._engine.now_us(connection) + DISPATCH_US
@@ -109,8 +117,8 @@ class SqlJobs(SqlPart):
 
     def _overdue(self, connection: Connection, agent: str, limit: int) -> list[Placement]:
         now_us = self._engine.now_us(connection)
-        query = self._overdue_query(agent, now_us, limit)
-        late = [placement_of(row) for row in connection.execute(query).mappings()]
+        given = {"served": agent, "now_us": now_us, "most": limit}
+        late = [placement_of(row) for row in connection.execute(self._overdue_query, given).mappings()]
         for ids in chunks(item.job.id for item in late):
             job = self._tables.job
             connection.execute(
@@ -118,25 +126,35 @@ class SqlJobs(SqlPart):
             )
         return [replace(item, dispatch_until_us=now_us + DISPATCH_US) for item in late]
 
-    def _overdue_query(self, agent: str, now_us: int, limit: int) -> Select[Any]:
+    @cached_property
+    def _overdue_query(self) -> Select[Any]:
         job = self._tables.job
-        late = and_(job.c.state == DISPATCHING, job.c.agent == agent, job.c.dispatch_until_us < now_us)
-        oldest = select(job).where(late).order_by(job.c.dispatch_until_us).limit(limit)
+        late = and_(
+            job.c.state == DISPATCHING,
+            job.c.agent == bindparam("served"),
+            job.c.dispatch_until_us < bindparam("now_us"),
+        )
+        oldest = select(job).where(late).order_by(job.c.dispatch_until_us).limit(bindparam("most"))
         return oldest.with_for_update(skip_locked=True)
 
     def _dispatched(self, connection: Connection, ids: Sequence[tuple[str, int]]) -> int:
         by_epoch: defaultdict[int, list[str]] = defaultdict(list)
         for job_id, epoch in ids:
             by_epoch[epoch].append(job_id)
-        job = self._tables.job
+        if self._arrive is None:
+            job = self._tables.job
+            there = (
+                among_given(connection, job.c.id),
+                job.c.epoch == bindparam("at_epoch"),
+                job.c.state == DISPATCHING,
+            )
+            queued = {"state": JobState.QUEUED.value, "dispatch_until_us": None, "put_deadline_us": None}
+            self._arrive = update(job).where(*there).values(queued)
         arrived = 0
         for epoch, members in by_epoch.items():
             for chunk in chunks(members):
-                change = update(job).where(
-                    among(connection, job.c.id, chunk), job.c.epoch == epoch, job.c.state == DISPATCHING
-                )
-                queued = change.values(state=JobState.QUEUED.value, dispatch_until_us=None, put_deadline_us=None)
-                arrived += connection.execute(queued).rowcount
+                given = {"at_epoch": epoch, **ids_given(connection, chunk)}
+                arrived += connection.execute(self._arrive, given).rowcount
         return arrived
 
     def _amend(self, connection: Connection, items: Sequence[Amendment]) -> list[AmendAnswer]:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import RowMapping
 from jobmaster.contracts.entries import Placement
 from jobmaster.master.rules import newer
 from jobmaster.master.sql.bulk import BulkInsert
-from jobmaster.master.sql.dialects import among
+from jobmaster.master.sql.dialects import among, among_given, ids_given
 from jobmaster.master.sql.tables import Tables
 from jobmaster.model.job import JOB_FIELDS, Job
 from jobmaster.model.states import FailReason, JobState
@@ -45,13 +45,16 @@ class JobRows:
             or_(history.epoch < job.epoch, and_(history.epoch == job.epoch, history.version < job.version)),
         )
 
+        # Building a statement costs several times what running it does.
+        self._queries: dict[tuple[str, bool], Select[Any]] = {}
+
     def live(self, connection: Connection, ids: Iterable[str], lock: bool = False) -> dict[str, Placement]:
         """Live rows by id; locked in id order where asked."""
-        return {row["id"]: placement_of(row) for row in _rows(connection, self._job, ids, lock)}
+        return {row["id"]: placement_of(row) for row in self._read(connection, self._job, ids, lock)}
 
     def ended(self, connection: Connection, ids: Iterable[str], lock: bool = False) -> dict[str, Job]:
         """History rows by id; locked in id order where asked."""
-        return {row["id"]: job_of(row) for row in _rows(connection, self._history, ids, lock)}
+        return {row["id"]: job_of(row) for row in self._read(connection, self._history, ids, lock)}
 
     def known(self, connection: Connection, ids: Sequence[str], lock: bool = False) -> dict[str, Job]:
         """The newest of what is known of each job, history first."""
@@ -60,6 +63,15 @@ class JobRows:
             if job_id not in known or not newer(known[job_id], job):
                 known[job_id] = job
         return known
+
+    def _read(self, connection: Connection, table: Table, ids: Iterable[str], lock: bool) -> Iterable[RowMapping]:
+        query = self._queries.get((table.name, lock))
+        if query is None:
+            query = select(table).where(among_given(connection, table.c.id))
+            query = query.order_by(table.c.id).with_for_update() if lock else query
+            self._queries[table.name, lock] = query
+        for chunk in chunks(ids):
+            yield from connection.execute(query, ids_given(connection, chunk)).mappings()
 
     def insert(self, connection: Connection, placements: Sequence[Placement]) -> None:
         """New live rows, where the id is free."""
@@ -122,9 +134,3 @@ def placement_of(row: RowMapping) -> Placement:
 
 def _live_values(item: Placement) -> tuple[Any, ...]:
     return (*astuple(item.job), item.dispatch_until_us, item.put_deadline_us)
-
-
-def _rows(connection: Connection, table: Table, ids: Iterable[str], lock: bool) -> Iterable[RowMapping]:
-    for chunk in chunks(ids):
-        query = select(table).where(among(connection, table.c.id, chunk))
-        yield from connection.execute(query.order_by(table.c.id).with_for_update() if lock else query).mappings()

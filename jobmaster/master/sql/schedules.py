@@ -1,10 +1,22 @@
 """Schedules and their occurrences, in SQL."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from msgspec.structs import asdict, replace
-from sqlalchemy import ColumnElement, Connection, Select, insert, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Select,
+    Update,
+    bindparam,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.engine import RowMapping
 
 from jobmaster.contracts.entries import Occurrence, Schedule, ScheduleState
@@ -24,8 +36,10 @@ class SqlSchedules(SqlPart):
         return await self._read(lambda connection: [_schedule(row) for row in connection.execute(query).mappings()])
 
     async def due_schedules(self, before_us: int, limit: int) -> list[Schedule]:
-        query = self._due_schedules_query(before_us, max(limit, 0))
-        return await self._read(lambda connection: [_schedule(row) for row in connection.execute(query).mappings()])
+        query, given = self._due_schedules_query, {"before_us": before_us, "most": max(limit, 0)}
+        return await self._read(
+            lambda connection: [_schedule(row) for row in connection.execute(query, given).mappings()]
+        )
 
     async def end_schedule(self, key: str) -> bool:
         table = self._tables.schedule
@@ -52,10 +66,26 @@ class SqlSchedules(SqlPart):
             connection.execute(update(table).where(table.c.key == schedule.key).values(values))
         return stored
 
-    def _due_schedules_query(self, before_us: int, limit: int) -> Select[Any]:
+    @cached_property
+    def _due_schedules_query(self) -> Select[Any]:
         table = self._tables.schedule
-        due = (table.c.state == ACTIVE) & (table.c.next_us <= before_us)
-        return select(table).where(due).order_by(table.c.next_us, table.c.key).limit(limit)
+        due = (table.c.state == ACTIVE) & (table.c.next_us <= bindparam("before_us"))
+        return select(table).where(due).order_by(table.c.next_us, table.c.key).limit(bindparam("most"))
+
+    @cached_property
+    def _advance(self) -> Update:
+        table = self._tables.schedule
+        current = (table.c.key == bindparam("of")) & (table.c.next_us == bindparam("watermark_us"))
+        return update(table).where(current, table.c.state == ACTIVE).values(next_us=bindparam("following_us"))
+
+    @cached_property
+    def _planned(self) -> Select[Any]:
+        tick = self._tables.occurrence
+        return select(tick.c.job_id).where(tick.c.schedule == bindparam("of"), tick.c.tick_us == bindparam("at_us"))
+
+    @cached_property
+    def _enter_tick(self) -> Insert:
+        return insert(self._tables.occurrence)
 
     def _plan(self, connection: Connection, occurrences: Sequence[Occurrence]) -> list[bool]:
         now_us = self._engine.now_us(connection)
@@ -66,18 +96,15 @@ class SqlSchedules(SqlPart):
         return [planned[index] for index in range(len(checked))]
 
     def _plan_one(self, connection: Connection, item: Occurrence) -> bool:
-        schedule, job = self._tables.schedule, item.placement.job
-        current = (schedule.c.key == item.schedule) & (schedule.c.next_us == item.watermark_us)
-        active = schedule.c.state == ScheduleState.ACTIVE.value
-        moved = connection.execute(update(schedule).where(current, active).values(next_us=item.next_us))
-        if moved.rowcount != 1:
+        job = item.placement.job
+        change = {"of": item.schedule, "watermark_us": item.watermark_us, "following_us": item.next_us}
+        if connection.execute(self._advance, change).rowcount != 1:
             return False
         # The schedule's row is locked by now: nobody else plans its ticks until this commits.
-        tick = self._tables.occurrence
-        planned = select(tick.c.job_id).where(tick.c.schedule == item.schedule, tick.c.tick_us == item.tick_us)
-        if connection.execute(planned).first() is not None:
+        if connection.execute(self._planned, {"of": item.schedule, "at_us": item.tick_us}).first() is not None:
             return False
-        connection.execute(insert(tick).values(schedule=item.schedule, tick_us=item.tick_us, job_id=job.id))
+        tick = {"schedule": item.schedule, "tick_us": item.tick_us, "job_id": job.id}
+        connection.execute(self._enter_tick, tick)
         if self._rows.known(connection, [job.id]):
             return False
         self._rows.insert(connection, [item.placement])

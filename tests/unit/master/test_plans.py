@@ -86,16 +86,16 @@ def _fill(connection: sqlite3.Connection, tables: Tables) -> None:
 
 
 def test_due_jobs_come_in_the_order_of_their_index(plans: Plans) -> None:
-    assert plans.of(plans.master._due_query(500, 10)) == "SEARCH job USING INDEX job_due (state=? AND due_us<?)"
+    assert plans.of(plans.master._due_query) == "SEARCH job USING INDEX job_due (state=? AND due_us<?)"
 
 
 def test_overdue_hand_offs_are_found_by_agent_and_time(plans: Plans) -> None:
-    plan = plans.of(plans.master._overdue_query("a", 500, 10))
+    plan = plans.of(plans.master._overdue_query)
     assert plan == "SEARCH job USING INDEX job_dispatch (agent=? AND dispatch_until_us<?)"
 
 
 def test_due_schedules_are_found_by_time(plans: Plans) -> None:
-    plan = plans.of(plans.master._due_schedules_query(500, 10))
+    plan = plans.of(plans.master._due_schedules_query)
     assert plan.startswith("SEARCH schedule USING INDEX schedule_due (next_us<?)")
 
 
