@@ -1,6 +1,6 @@
 """A process whose jobs are harmless but for one, which ends the process: run again and again by its test.
 
-`crasher.py FILE JOBS enqueue` stores the jobs; `crasher.py FILE JOBS run` works until all of them are terminal.
+`crasher FILE JOBS enqueue` stores the jobs; `crasher FILE JOBS run` works until all of them are terminal.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from jobmaster import ClusterBuilder, JobContext, JobHandler
 from jobmaster.enqueue import Enqueue
 from jobmaster.model.states import JobState
 from jobmaster.scheduler import Scheduler
+from tests.support import eventually
 
 POISON = 500
 
@@ -39,8 +40,7 @@ async def main(path: str, jobs: int, what: str) -> None:
             await scheduler.many(Enqueue(Work, {"number": number}) for number in range(jobs))
         return
     async with cluster.run() as runtime:
-        while not await all_ended(runtime.scheduler, jobs):  # noqa: ASYNC110 - waits for what is in the database
-            await asyncio.sleep(0.05)
+        await eventually(lambda: all_ended(runtime.scheduler, jobs), within=45)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,15 @@ import pytest
 from jobmaster import ClusterBuilder
 from jobmaster.model.states import FailReason, JobState
 
-PROGRAM = Path(__file__).with_name("crasher.py")
+ROOT = Path(__file__).parents[2]
 JOBS = 1_000
 MOST_CRASHES = 6
 
 
 def run(path: Path, what: str) -> int:
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(path), str(JOBS), what],
+        [sys.executable, "-m", "tests.system.crasher", str(path), str(JOBS), what],
+        cwd=ROOT,
         timeout=50,
         capture_output=True,
         check=False,

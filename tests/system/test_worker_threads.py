@@ -3,9 +3,9 @@
 import asyncio
 import subprocess
 import sys
-import textwrap
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from tests.unit.worker.rig import Function, Rig
 
 SCALED = Timings(lease_ttl=0.8, lease_beat=0.2, lease_margin=0.2, poll=0.2)
 MILLISECOND = 1_000
+ROOT = Path(__file__).parents[2]
 NO_RETRY = Retry.never()
 
 
@@ -97,7 +98,7 @@ asyncio.run(main())
 
 def test_the_process_exits_with_75() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM)], timeout=30, capture_output=True, check=False, text=True
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, timeout=30, capture_output=True, check=False, text=True
     )
 
     assert done.returncode == 75, done.stderr
