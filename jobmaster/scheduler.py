@@ -28,7 +28,7 @@ from jobmaster.contracts.master import MasterStore
 from jobmaster.enqueue import Enqueue, Options, ScheduleOptions
 from jobmaster.handle import JobHandle, JobHandles
 from jobmaster.handler import JobHandler
-from jobmaster.listeners import EventKind, JobEvent, Listeners
+from jobmaster.listeners import Listeners
 from jobmaster.model.names import check_key
 from jobmaster.model.states import JobState
 from jobmaster.operations import Operations
@@ -73,7 +73,6 @@ class Scheduler:
         threshold_us = round(settings.timings.transient_threshold * 1e6)
         self._master = master
         self._agents = agents
-        self._listeners = listeners
         self._wake = wake
         self._registry = registry
         self._limit = settings.limits.data_bytes
@@ -88,7 +87,7 @@ class Scheduler:
         self.operations = Operations(master, agents, round(settings.timings.worker_dead_after * 1e6))
         """What those who run the cluster ask: workers, agents, dead letters."""
         self._interventions = Interventions(
-            master, agents, self._lookup, self._placing, threshold_us=threshold_us, wake=wake
+            master, agents, self._lookup, self._placing, listeners, threshold_us=threshold_us, wake=wake
         )
 
     async def close(self) -> None:
@@ -296,10 +295,7 @@ class Scheduler:
     async def cancel(self, job_id: JobId) -> CancelResult:
         """End a job that has not ended. One that is running is fenced at once, so that it can't commit, and its handler
         is stopped. Raises as `get`."""
-        result = await self._interventions.cancel(job_id_of(job_id))
-        if result.cancelled:
-            self._listeners.emit(JobEvent(kind=EventKind.CANCELLED, job_id=result.id))
-        return result
+        return await self._interventions.cancel(job_id_of(job_id))
 
     async def reschedule(self, job_id: JobId, when: datetime | timedelta) -> JobInfo:
         """Give a waiting job another due time: an instant, or a time from now. Raises `JobConflict` naming the state if

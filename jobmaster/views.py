@@ -206,7 +206,7 @@ def job_info(job: Job, runs: Sequence[Run] = ()) -> JobInfo:
         id=job.id,
         handler=job.handler,
         lane=job.lane,
-        priority=Priority(job.priority),
+        priority=_priority(job.priority),
         state=job.state,
         reason=job.reason,
         agent=job.agent,
@@ -270,7 +270,7 @@ def schedule_info(schedule: Schedule) -> ScheduleInfo:
         next_at=None if schedule.state is ScheduleState.ENDED else from_us(schedule.next_us),
         state=schedule.state,
         lane=schedule.lane,
-        priority=Priority(schedule.priority),
+        priority=_priority(schedule.priority),
         agent=schedule.agent,
         created_at=from_us(schedule.created_us),
         data=plain(schedule.data),
@@ -286,6 +286,10 @@ def error_parts(line: str | None) -> tuple[str | None, str | None]:
         return None, None
     kind, _, message = line.partition(": ")
     return kind, message or None
+
+
+def _priority(rank: int) -> Priority:
+    return Priority(max(Priority.CRITICAL, min(rank, Priority.VERY_LOW)))
 
 
 def _labels(raw: bytes | None) -> Labels:

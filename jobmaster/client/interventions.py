@@ -24,6 +24,7 @@ from jobmaster.contracts.values import (
     Signal,
     SignalKind,
 )
+from jobmaster.listeners import EventKind, JobEvent, Listeners
 from jobmaster.model.errors import AgentUnreachable, JobConflict, JobNotFound, StoreError
 from jobmaster.model.job import Job
 from jobmaster.model.states import JobState
@@ -43,6 +44,7 @@ class Interventions:
         agents: Agents,
         lookup: Lookup,
         placing: Placing,
+        listeners: Listeners,
         *,
         threshold_us: int,
         wake: Callable[[], None],
@@ -51,6 +53,7 @@ class Interventions:
         self._agents = agents
         self._lookup = lookup
         self._placing = placing
+        self._listeners = listeners
         self._threshold_us = threshold_us
         self._wake = wake
 
@@ -64,16 +67,20 @@ class Interventions:
             if job.state not in WITH_AGENT:
                 (answer,) = await self._master.cancel([job_id])
                 if answer is HeldAnswer.CHANGED:
-                    return CancelResult(job_id, CancelOutcome.CANCELLED, JobState.CANCELLED)
+                    return self._cancelled(job, was_running=False)
             else:
                 revocation = await self._revoke(job, RevokeKind.CANCEL)
                 if revocation.answer in (RevokeAnswer.REVOKED, RevokeAnswer.ABSENT):
                     await self._stop(job, revocation)
-                    return CancelResult(
-                        job_id, CancelOutcome.CANCELLED, JobState.CANCELLED, was_running=revocation.was_running
-                    )
+                    return self._cancelled(job, was_running=revocation.was_running)
             await asyncio.sleep(PAUSE_SECONDS)
         raise self._restless(job_id)
+
+    def _cancelled(self, job: Job, *, was_running: bool) -> CancelResult:
+        self._listeners.emit(
+            JobEvent(kind=EventKind.CANCELLED, job_id=job.id, handler=job.handler, lane=job.lane, agent=job.agent)
+        )
+        return CancelResult(job.id, CancelOutcome.CANCELLED, JobState.CANCELLED, was_running)
 
     async def _stop(self, job: Job, revocation: Revocation) -> None:
         """Tell the worker at once; it would notice by its next extend."""

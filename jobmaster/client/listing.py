@@ -100,6 +100,7 @@ class Listing:
         }
         unreachable = sorted(set(position.sources) - set(sources))
         given: dict[str, Job] = {}
+        from_agents: set[str] = set()
         last = position.last
         while len(given) < limit:
             for name, source in list(sources.items()):
@@ -117,7 +118,7 @@ class Listing:
             copies = [source.jobs.pop(0) for source in sources.values() if source.jobs and source.jobs[0].id == last]
             given[last] = newest(copies)
         left = {name: source.cursor for name, source in sources.items() if not source.exhausted}
-        jobs = await self._current(list(given.values()), where)
+        jobs = await self._current(list(given.values()), from_agents, where)
         return JobPage(
             jobs=tuple(job_info(job) for job in jobs),
             cursor=_encode(_Position(last, left)) if left else None,
@@ -133,11 +134,13 @@ class Listing:
     def _readers(self) -> dict[str, ReadPage]:
         return {MASTER: self._master.page, **{name: self._agents[name].peek for name in self._agents}}
 
-    async def _current(self, jobs: list[Job], where: JobFilter) -> list[Job]:
+    async def _current(self, jobs: list[Job], fresh_ids: set[str], where: JobFilter) -> list[Job]:
         """The master's copies of jobs on agents may be old: ask the agents, and drop what does not match any more."""
         ids: dict[str, list[str]] = {}
         for job in jobs:
-            if job.state in WITH_AGENT and job.agent is not None and job.agent in self._agents:
+            if job.id in fresh_ids or job.state not in WITH_AGENT:
+                continue
+            if job.agent is not None and job.agent in self._agents:
                 ids.setdefault(job.agent, []).append(job.id)
         fresh: dict[str, Job] = {}
         for name, wanted in ids.items():

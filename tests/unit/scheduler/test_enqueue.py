@@ -11,6 +11,7 @@ import pytest
 
 from jobmaster.contracts.values import PutAnswer
 from jobmaster.enqueue import Enqueue
+from jobmaster.listeners import EventKind, JobEvent, Listeners
 from jobmaster.model.errors import (
     DataInvalid,
     HandlerUnknown,
@@ -394,3 +395,23 @@ async def test_a_bulk_holds_one_chunk_and_the_ids_but_never_all_jobs() -> None:
         assert len(handles) == 20_000
         # A fifth of what a hundred thousand may take, 40 MB.
         assert peak < 8_000_000
+
+
+async def test_listeners_hear_of_jobs_once_they_are_stored_and_of_cancels() -> None:
+    async with opened() as kit:
+        events: list[JobEvent] = []
+        kit.listeners = Listeners({kind: [events.append] for kind in (EventKind.ENQUEUED, EventKind.CANCELLED)})
+        kit.listeners.start()
+        scheduler = kit.scheduler()
+        with pytest.raises(DataInvalid):
+            await scheduler.once_now(SendWelcome, {})
+        now = await scheduler.once_now(SendWelcome, Welcome("u"))
+        held = await scheduler.once_after(Plain, timedelta(days=1))
+        await now.cancel()
+        await now.cancel()
+        await kit.listeners.stop()
+        assert [(event.kind, event.job_id, event.handler, event.lane, event.agent) for event in events] == [
+            (EventKind.ENQUEUED, now.id, "send-welcome", "default", "a"),
+            (EventKind.ENQUEUED, held.id, "plain", "plain", None),
+            (EventKind.CANCELLED, now.id, "send-welcome", "default", "a"),
+        ]
