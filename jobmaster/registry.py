@@ -5,7 +5,7 @@ Built once, then only read, from any thread. There is no global registry, so sev
 
 import inspect
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from jobmaster.model.policy import Policy
 from jobmaster.model.priority import Priority
 from jobmaster.model.schema import DataSchema, UntypedSchema
 from jobmaster.settings.models import Defaults
+from jobmaster.worker.context import JobContext
 
 
 class Handler:
@@ -32,9 +33,9 @@ class Handler:
 
     __slots__ = (
         "_definition",
+        "_invoke",
         "agent",
         "blocking",
-        "invoke",
         "lane",
         "name",
         "policy",
@@ -55,9 +56,12 @@ class Handler:
         self.style: Style = definition.style
         self.blocking: bool = definition.blocking
         """A plain `def`: it runs in a thread, and cannot be cancelled."""
-        self.invoke: Invoke = invoker(definition, factory)
-        """Runs one attempt and gives its result. Closes what the handler factory opened, however the attempt ends."""
+        self._invoke: Invoke = invoker(definition, factory)
         self._definition = definition
+
+    def invoke(self, context: JobContext[Any], /) -> Awaitable[Any]:
+        """Run one attempt and give its result. Closes what the handler factory opened, however the attempt ends."""
+        return self._invoke(context)
 
     @property
     def label(self) -> str:

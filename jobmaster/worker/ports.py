@@ -1,6 +1,6 @@
 """What the worker asks of a registry: just this, so that it runs without knowing how handlers are declared."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from jobmaster.worker.context import JobContext
@@ -25,8 +25,7 @@ class RegisteredHandler(Protocol):
         """It runs in a thread, and can't be cancelled."""
         ...
 
-    @property
-    def invoke(self) -> Callable[[JobContext[Any]], Awaitable[Any]]:
+    def invoke(self, context: JobContext[Any], /) -> Awaitable[Any]:
         """One attempt. Closes what it opened, however the attempt ends."""
         ...
 
