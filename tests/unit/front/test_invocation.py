@@ -1,6 +1,7 @@
 """How an attempt reaches the handler: instances, threads, factories, and what is closed after it."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -67,7 +68,10 @@ async def test_every_attempt_gets_a_fresh_instance() -> None:
 
 @pytest.mark.asyncio
 async def test_nothing_stands_between_the_worker_and_a_coroutine_function() -> None:
-    assert handler(send_invoice).invoke is send_invoice
+    running = handler(send_invoice).invoke(context(Welcome("u")))
+    assert inspect.iscoroutine(running)
+    assert running.cr_code is send_invoice.__code__
+    running.close()
     assert await handler(SendWelcome).invoke(context(Welcome("u"))) == "welcome, u"
 
 
