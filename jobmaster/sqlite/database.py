@@ -83,6 +83,7 @@ class Database:
         raises undoes its own writes only. `then` gets the result after COMMIT, on the writer thread; the other two name
         failpoints. Raises `Refused` if the file was locked, full or read-only, `Indeterminate` if COMMIT itself
         failed."""
+        self._check_process()
         request = Request(fn, before_commit, after_commit, then)
         self._writer.submit(request)
         return request.future
@@ -90,6 +91,7 @@ class Database:
     async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """Run `fn` on a connection that can't write, as the file stands after the last COMMIT. Several statements of
         one `fn` see one state only if it begins a transaction itself. Raises `Refused`."""
+        self._check_process()
         try:
             future = self._readers.submit(self._read, fn)
         except RuntimeError as error:
@@ -129,6 +131,11 @@ class Database:
             self._writer.close()
             if self._lock is not None:
                 self._lock.close()
+
+    def _check_process(self) -> None:
+        # The threads stayed in the parent: who waited for them would wait for ever.
+        if self.process != os.getpid():
+            raise Refused(f"{self.path}: it was opened before this process was forked; open it again here")
 
     def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)

@@ -29,6 +29,9 @@ CHECKPOINT_FRAMES = 1_000
 LONG_FRAMES = 8 * CHECKPOINT_FRAMES
 """Pages at which the writer waits a little for readers, so that the log can start again."""
 
+RESTART_SECONDS = 1.0
+"""How often it does so, at most."""
+
 
 class Request:
     """One function to run, and whom to tell."""
@@ -74,6 +77,7 @@ class Writer:
         self._closed = threading.Lock()
         self._data_version = 0
         self._looked_at = 0.0
+        self._restarted_at = 0.0
         self._wal = -1
         with self._file_lock():
             self._connection = connect_writer(path, busy_seconds)
@@ -244,7 +248,9 @@ class Writer:
             return
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if self._log_holds(LONG_FRAMES):
+            # A reader that stays keeps the log from starting again: no use asking at every commit.
+            if self._log_holds(LONG_FRAMES) and time.monotonic() - self._restarted_at > RESTART_SECONDS:
+                self._restarted_at = time.monotonic()
                 self._connection.execute("PRAGMA busy_timeout = 50")
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
                 self._connection.execute(f"PRAGMA busy_timeout = {round(self._busy_seconds * 1000)}")

@@ -8,6 +8,7 @@ by job through `ledger` · `outbox`, `reading`, `workers` · `schema` and `migra
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from jobmaster.contracts.clock import Clock, SystemClock
@@ -15,6 +16,7 @@ from jobmaster.contracts.values import (
     AmendAnswer,
     Amendment,
     Control,
+    ControlKind,
     ExtendAnswer,
     Extension,
     InventoryItem,
@@ -208,8 +210,9 @@ class SqliteAgent:
 
     async def park(self, known: frozenset[str], limit: int) -> ParkReport:
         verbs = self.verbs
+        candidates = await self._ask(waiting.unknown_ready, known, limit)
         report, _ = await verbs.store.database.write(
-            lambda connection: waiting.park(verbs.store, connection, known, limit),
+            lambda connection: waiting.park(verbs.store, connection, known, limit, candidates),
             then=lambda done: verbs.publish(done[1]),
         )
         return report
@@ -274,11 +277,26 @@ class SqliteAgent:
 
     async def control(self, change: Control) -> StoreState:
         verbs = self.verbs
-        state, _, _ = await verbs.store.database.write(
+        if change.kind is ControlKind.PURGE_LANE:
+            purged = await self._purge(control.lane_of(change))
+            change = Control(ControlKind.STATE)
+        else:
+            purged = 0
+        state, _ = await verbs.store.database.write(
             lambda connection: control.control(verbs.store, connection, change),
-            then=verbs.controlled,
+            then=lambda done: verbs.publish(done[1]),
         )
-        return state
+        return StoreState(state.mode, state.paused_lanes, purged)
+
+    async def _purge(self, lane: str) -> int:
+        verbs = self.verbs
+        last, purged = "", 0
+        while page := await verbs.store.database.write(
+            partial(control.purge_page, verbs.store, lane=lane, after_id=last), then=verbs.gone
+        ):
+            last = page[-1]
+            purged += len(page)
+        return purged
 
     async def signal(self, signals: Sequence[Signal]) -> None:
         await self._do(workers.leave_signals, signals)
@@ -350,10 +368,6 @@ class Verbs:
     def ended(self, ended: Ended) -> None:
         self.publish(ended.ready)
         self.gone(ended.gone)
-
-    def controlled(self, done: tuple[StoreState, set[str], list[str]]) -> None:
-        self.publish(done[1])
-        self.gone(done[2])
 
     def changed(self, done: tuple[object, Ledger]) -> None:
         self.publish(done[1].ready)

@@ -12,11 +12,10 @@ from jobmaster_agents.sqlite.waiting import take_waiting
 _PURGED_AT_ONCE = 1_000
 
 
-def control(store: Store, connection: sqlite3.Connection, change: Control) -> tuple[StoreState, set[str], list[str]]:
-    """The state afterwards, the lanes to look at again, and the jobs that were purged."""
+def control(store: Store, connection: sqlite3.Connection, change: Control) -> tuple[StoreState, set[str]]:
+    """The state afterwards, and the lanes to look at again."""
     t = store.tables
     lanes: set[str] = set()
-    purged: list[str] = []
     match change.kind:
         case ControlKind.STATE:
             pass
@@ -33,26 +32,30 @@ def control(store: Store, connection: sqlite3.Connection, change: Control) -> tu
         case ControlKind.PAUSE_LANE:
             connection.execute(
                 f"INSERT INTO {t.lane} (name, paused) VALUES (?, 1) ON CONFLICT DO UPDATE SET paused = 1",
-                (_lane(change),),
+                (lane_of(change),),
             )
         case ControlKind.RESUME_LANE:
-            connection.execute(f"UPDATE {t.lane} SET paused = 0 WHERE name = ?", (_lane(change),))
-            lanes = {_lane(change)}
+            connection.execute(f"UPDATE {t.lane} SET paused = 0 WHERE name = ?", (lane_of(change),))
+            lanes = {lane_of(change)}
         case ControlKind.PURGE_LANE:
-            while piece := take_waiting(store, connection, _lane(change), RevokeKind.CANCEL, _PURGED_AT_ONCE):
-                purged += piece
+            raise ValueError("a purge takes a transaction for each page: see purge_page")
         case _:
             assert_never(change.kind)
     paused = connection.execute(f"SELECT name FROM {t.lane} WHERE paused")
-    state = StoreState(store.meta(connection).mode, frozenset(name for (name,) in paused), len(purged))
-    return state, lanes, purged
+    return StoreState(store.meta(connection).mode, frozenset(name for (name,) in paused)), lanes
+
+
+def purge_page(store: Store, connection: sqlite3.Connection, lane: str, after_id: str) -> list[str]:
+    """Cancel the next waiting jobs of a lane; their ids. A lane may hold a million, and a transaction as long as that
+    would keep every lease from being extended."""
+    return take_waiting(store, connection, lane, RevokeKind.CANCEL, _PURGED_AT_ONCE, after_id)
 
 
 def _set_mode(store: Store, connection: sqlite3.Connection, mode: StoreMode) -> None:
     connection.execute(f"UPDATE {store.tables.meta} SET mode = ?", (mode.value,))
 
 
-def _lane(change: Control) -> str:
+def lane_of(change: Control) -> str:
     if change.lane is None:
         raise Refused(f"control {change.kind} names no lane: give Control(kind, lane)")
     return change.lane

@@ -62,16 +62,27 @@ def _moves(lanes: Sequence[str], before: int, after: int) -> Counter[tuple[str, 
     return counts
 
 
+def unknown_ready(store: Store, connection: sqlite3.Connection, known: frozenset[str], limit: int) -> list[int]:
+    """Rows of ready jobs whose handler is not known. Reads the whole line if there are few, so not for the writer."""
+    t = store.tables
+    found = connection.execute(
+        f"SELECT rowid FROM {t.job} INDEXED BY {t.job}_ready "
+        f"WHERE st = {READY} AND handler NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
+        (as_json(sorted(known)), limit),
+    )
+    return [rowid for (rowid,) in found]
+
+
 def park(
-    store: Store, connection: sqlite3.Connection, known: frozenset[str], limit: int
+    store: Store, connection: sqlite3.Connection, known: frozenset[str], limit: int, candidates: Sequence[int]
 ) -> tuple[ParkReport, set[str]]:
-    """The report, and the lanes that have ready jobs again."""
+    """The report, and the lanes that have ready jobs again. `candidates` are from `unknown_ready`."""
     t = store.tables
     names = as_json(sorted(known))
     unknown = connection.execute(
-        f"SELECT rowid, handler, lane FROM {t.job} INDEXED BY {t.job}_ready "
-        f"WHERE st = {READY} AND handler NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
-        (names, limit),
+        f"SELECT rowid, handler, lane FROM {t.job} WHERE rowid IN (SELECT value FROM json_each(?)) "
+        f"AND st = {READY} AND handler NOT IN (SELECT value FROM json_each(?))",
+        (msgspec.json.encode(candidates).decode(), names),
     ).fetchall()
     found = connection.execute(
         f"SELECT rowid, lane FROM {t.job} INDEXED BY {t.job}_parked "
@@ -89,7 +100,7 @@ def park(
     parked: dict[str, int] = {}
     for _, handler, _ in unknown:
         parked[handler] = parked.get(handler, 0) + 1
-    more = len(unknown) == limit or len(found) == limit
+    more = len(candidates) == limit or len(found) == limit
     return ParkReport(parked=parked, unparked=len(found), more=more), {lane for _, lane in found}
 
 
@@ -179,15 +190,16 @@ def _revoke_absent(store: Store, connection: sqlite3.Connection, ledger: Ledger,
 
 
 def take_waiting(
-    store: Store, connection: sqlite3.Connection, lane: str | None, kind: RevokeKind, limit: int
+    store: Store, connection: sqlite3.Connection, lane: str | None, kind: RevokeKind, limit: int, after_id: str = ""
 ) -> list[str]:
     """Revoke up to `limit` waiting jobs of a lane (None: all), in id order; their ids."""
     ledger = Ledger(store, connection, store.now_us())
+    in_lane = "" if lane is None else "AND lane = ?"
     rows = store.select(
         connection,
-        f"WHERE st <> {LEASED} AND (? IS NULL OR lane = ?) ORDER BY id LIMIT ?",
-        lane,
-        lane,
+        f"WHERE id > ? AND st <> {LEASED} {in_lane} ORDER BY id LIMIT ?",
+        after_id,
+        *(() if lane is None else (lane,)),
         limit,
     )
     for row in rows:
