@@ -43,6 +43,12 @@ class Quick(JobHandler):
         return ran[-1]
 
 
+class Block(JobHandler):
+    async def execute(self, job: JobContext) -> bool:
+        time.sleep(3.0)  # noqa: ASYNC251 - the handler's work: it blocks the loop for longer than its lease lasts
+        return job.lease_valid
+
+
 @pytest.fixture(autouse=True)
 def _fresh_stage() -> None:
     global stage
@@ -51,10 +57,11 @@ def _fresh_stage() -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Cluster:
-    config = ClusterBuilder("system").add_handlers(Report, Quick)
+    config = ClusterBuilder("system").add_handlers(Report, Quick, Block)
     config.use_sqlite_for_master(tmp_path / "jobs.db")
     config.add_agent("standalone").use_sqlite_for_agent(tmp_path / "jobs.db")
     config.add_worker().agent("standalone").slots(10)
+    config.lease(ttl=2.4, beat=0.4, margin=0.2)
     return config.build()
 
 
@@ -121,3 +128,12 @@ async def test_many_jobs_run_once_each(cluster: Cluster) -> None:
 
         assert [await job.result(timeout=30) for job in jobs] == list(range(200))
         assert sorted(ran) == list(range(200))
+
+
+@pytest.mark.asyncio
+async def test_a_handler_that_blocks_the_loop_keeps_its_lease(cluster: Cluster) -> None:
+    async with cluster.run() as runtime:
+        job = await runtime.scheduler.once_now(Block)
+
+        assert await job.result(timeout=30) is True
+        assert (await job.refresh()).attempts == 0
