@@ -82,6 +82,10 @@ class AgentStore(ABC):
         Handles opened before are closed then."""
         skip("this store has no way to be set back to an earlier state")
 
+    async def reincarnate(self) -> None:
+        """Give the store another incarnation under its open handles, as the end of a reconciliation does."""
+        skip("the incarnation of this store can't change under an open handle")
+
     async def unsafe(self) -> AgentTransport:
         """A handle, not yet open, on a store with a setting that breaks a promise."""
         skip("this store has no unsafe settings")

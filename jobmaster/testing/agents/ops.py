@@ -1,9 +1,11 @@
 """Operation: lost connections, repeats, restarts, neighbours in one store, unsafe settings."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from jobmaster.contracts.agent import AgentTransport
-from jobmaster.contracts.values import ExtendAnswer, Extension, PutAnswer, SettleAnswer
+from jobmaster.contracts.values import ExtendAnswer, Extension, PutAnswer, Release, SettleAnswer
 from jobmaster.model.errors import Indeterminate, NameInvalid, Refused, UnsafeStore
 from jobmaster.model.names import check_name
 from jobmaster.model.outcome import RunOutcome
@@ -16,6 +18,7 @@ from jobmaster.testing.agents.cases import (
     claimed_new,
     here,
     ids,
+    make_job,
     new_job,
     put,
     put_new,
@@ -200,6 +203,28 @@ class OpsCases(AgentCases):
 
         with pytest.raises(Refused):
             await other.claim("w1", {"default": 1}, HANDLERS, 1, LONG_US)
+
+    async def test_a_store_that_became_another_is_not_worked_with(
+        self, store: AgentStore, agent: AgentTransport
+    ) -> None:
+        job = await claimed_new(agent)
+        await store.reincarnate()
+        now_us = await agent.store_now_us()
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: agent.claim("w1", {"default": 1}, HANDLERS, 1, LONG_US),
+            lambda: agent.put([make_job(now_us)], now_us + LONG_US),
+            lambda: agent.extend([Extension(job.id, job.token)], LONG_US),
+            lambda: agent.settle([settlement(job)]),
+            lambda: agent.release([Release(job.id, job.token)]),
+        ]
+
+        for call in calls:
+            with pytest.raises(Refused, match=agent.name):
+                await call()
+
+        other = await store.open()
+        assert await here(other, job.id) == job
+        assert await other.settle([settlement(job)]) == [SettleAnswer.ACCEPTED]
 
     async def test_probe_changes_nothing(self, agent: AgentTransport) -> None:
         assert await agent.probe() == await agent.probe()
