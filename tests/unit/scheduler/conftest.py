@@ -12,8 +12,9 @@ ON_BOTH = frozenset({"test_interventions", "test_listing", "test_results"})
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = metafunc.definition.path.stem
-    pure = hasattr(metafunc.function, "hypothesis")
-    stores = ["memory", "sqlite"] if name in ON_BOTH and not pure else ["memory"]
+    # What is refused is refused before any store is asked.
+    storeless = hasattr(metafunc.function, "hypothesis") or "refused" in metafunc.function.__name__
+    stores = ["memory", "sqlite"] if name in ON_BOTH and not storeless else ["memory"]
     metafunc.parametrize("stores", stores, indirect=True)
 
 
