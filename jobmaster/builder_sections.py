@@ -101,7 +101,7 @@ class WorkerSection:
         return self._set("lanes", dict.fromkeys(lanes))
 
     def lane(self, name: str, slots: int | None = None) -> Self:
-        """One more lane, with at most `slots` of the worker's slots for itself."""
+        """One more lane; with `slots` it has that many of its own, beside the worker's shared ones, and no others."""
         return self._set("lanes", {**self._tree.get("lanes", {}), name: slots})
 
     def prefetch(self, jobs: int) -> Self:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
+from jobmaster import __version__
 from jobmaster.agents_open import Agents
 from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.values import WorkerCard
@@ -114,6 +115,7 @@ class Crew:
             clock=self._clock,
             rng=self._rng,
             on_stop=self._on_stop,
+            version=__version__,
         )
         self._workers[worker.id] = worker
         self._hired.add(worker.id)

@@ -75,14 +75,17 @@ class WorkerSettings(Section):
         default=None, description="Shown in lists and part of the worker's id; the host's name unless given."
     )
     agent: str = Field(default="", description="The agent it is attached to; with one agent, that one.")
-    slots: Annotated[Count, Field(ge=1, le=10_000)] = Field(default=10, description="Jobs it runs at a time.")
+    slots: Annotated[Count, Field(ge=1, le=10_000)] = Field(
+        default=10, description="Jobs it runs at a time, beside those of lanes with slots of their own."
+    )
     lanes: Annotated[
         Mapping[Annotated[str, AfterValidator(checks.lane_name)], Annotated[Count, Field(ge=1)] | None],
         BeforeValidator(checks.lanes_of),
         AfterValidator(FrozenTable),
     ] = Field(
         default={"default": None},
-        description='The lanes it serves: a list, or a table of own slots (`"shared"`: none).',
+        description="The lanes it serves: a list, or a table. A lane with a number runs in that many slots of its own; "
+        '`"shared"`: in the worker\'s.',
     )
     prefetch: Annotated[Count, Field(ge=0, le=10_000)] | None = Field(
         default=None, description="Jobs it claims beyond its slots; as its handlers' speed suggests unless given."
