@@ -9,7 +9,6 @@ another field.)
 """
 
 import sqlite3
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -86,11 +85,12 @@ _BARE = (
     " AND attempts + snoozes + interrupts + crash_count + suspect + effects = 0"
 )
 PACKED = (
-    "printf('[%s,%s,%d,%s,%d,%d,%d,%d,%d,%d,%d,%s', json_quote(id), json_quote(lane), priority, json_quote(handler),"
-    " epoch, claim_seq + 1, version + 1, created_us, original_due_us, due_us, length(data), data)"
+    # Ends with a number, so that only the bracket is trimmed. json_array is quicker than printf, and quotes.
+    "rtrim(json_array(id, lane, priority, handler, epoch, claim_seq + 1, version + 1, created_us, original_due_us,"
+    " due_us, length(data)), ']') || ',' || data"
     f" || CASE WHEN policy = x'7b7d' AND labels IS NULL AND {_BARE} THEN ']'"
-    " ELSE printf(',%d,%s,%s,%s', length(policy), policy, ifnull(length(labels), 'null'), ifnull(labels, 'null'))"
-    f" || ',' || json_array({', '.join(_REST)}) || ']' END"
+    " ELSE ',' || length(policy) || ',' || policy || ',' || ifnull(length(labels), 'null') || ','"
+    f" || ifnull(labels, 'null') || ',' || json_array({', '.join(_REST)}) || ']' END"
 )
 """SQL: the row as `unpack` reads it once claimed, with `claim_seq` and `version` up by one."""
 
@@ -109,16 +109,9 @@ def unpack(raw: bytes, agent: str, worker: str) -> list[Job] | None:
         data = bytes(item.data)
         if len(data) != item.size:
             return None
-        if item.rest is None:
-            policy, labels, more = b"{}", None, {}
-        else:
-            policy = bytes(item.policy)
-            labels = None if item.labels_size is None else bytes(item.labels)
-            if len(policy) != item.policy_size or (labels is not None and len(labels) != item.labels_size):
-                return None
-            more = dict(zip(_REST, item.rest, strict=True))
-            more["suspect"] = bool(more["suspect"])
-            more["effects"] = bool(more["effects"])
+        more = _BARE_FIELDS if item.rest is None else _more(item)
+        if more is None:
+            return None
         jobs.append(
             Job(
                 id=item.id,
@@ -135,13 +128,22 @@ def unpack(raw: bytes, agent: str, worker: str) -> list[Job] | None:
                 due_us=item.due_us,
                 worker=worker,
                 data=data,
-                policy=policy,
-                labels=labels,
                 **more,
             )
         )
     return jobs
 
 
-def ids_of(rows: Iterable[Row]) -> list[str]:
-    return [row.job.id for row in rows]
+_BARE_FIELDS: dict[str, Any] = {}
+
+
+def _more(item: _Packed) -> dict[str, Any] | None:
+    """The fields that most jobs leave at their defaults; None if they can't be believed."""
+    policy = bytes(item.policy)
+    labels = None if item.labels_size is None else bytes(item.labels)
+    if len(policy) != item.policy_size or (labels is not None and len(labels) != item.labels_size):
+        return None
+    fields = dict(zip(_REST, item.rest or (), strict=True))
+    fields["suspect"] = bool(fields["suspect"])
+    fields["effects"] = bool(fields["effects"])
+    return fields | {"policy": policy, "labels": labels}

@@ -18,7 +18,7 @@ from jobmaster.model.outcome import RunOutcome
 from jobmaster.telemetry.probes import probe
 from jobmaster_agents.sqlite.ledger import Ledger
 from jobmaster_agents.sqlite.rows import Row
-from jobmaster_agents.sqlite.store import Store
+from jobmaster_agents.sqlite.store import COUNT_UP, Store
 from jobmaster_agents.sqlite.tables import LEASED, NOTHING, bound, marks, nullable, quoted
 
 _BY_STORE_ONLY = frozenset({RunOutcome.LAPSED, RunOutcome.CANCELLED})
@@ -76,6 +76,9 @@ class Settling:
         t = store.tables
         self._bare = {size: _record(store, _BARE, size) for size in _SIZES}
         self._full = {size: _record(store, _FULL, size) for size in _SIZES}
+        self._count = f"""
+            INSERT INTO {t.lane} (name, leased)
+            SELECT job_lane, -count(*) FROM {t.outbox} WHERE seq > ? GROUP BY job_lane {COUNT_UP}"""
         self._written = f"SELECT run_job_id FROM {t.outbox} WHERE seq > ?"
 
     def settle(self, connection: sqlite3.Connection, items: Sequence[Settlement]) -> Ended:
@@ -138,6 +141,8 @@ class Settling:
             cursor = connection.execute(statements[size], values)
             written = cursor.rowcount
             before = (cursor.lastrowid or 0) - written
+            if written:
+                connection.execute(self._count, (before,))
             if written < len(piece):
                 found = {row[0] for row in connection.execute(self._written, (before,))} if written else set()
                 missed.update(s.id for s in piece if s.id not in found)

@@ -121,7 +121,6 @@ _STATEMENTS = (
         INSERT OR REPLACE INTO {p}tombstone (seq, id, epoch, last_token, digest, at_us)
         VALUES (NEW.seq, NEW.job_id, NEW.job_epoch, NEW.run_token, NEW.digest, NEW.at_us);
         DELETE FROM {p}job WHERE id = NEW.job_id;
-        UPDATE {p}lane SET leased = leased - 1 WHERE name = NEW.job_lane;
     END
     """,
     """
