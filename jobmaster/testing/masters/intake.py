@@ -132,23 +132,24 @@ class IntakeCases:
         self, store: MasterHarness, kind: RevokeKind
     ) -> None:
         master = await store.open()
-        item, queued, other = dispatching(epoch=2, version=7), dispatching(epoch=2), dispatching(epoch=3)
+        item, queued = dispatching(epoch=2, version=7), dispatching(epoch=2)
+        later, earlier = dispatching(epoch=3), dispatching(epoch=1)
         waiting, ended = held(epoch=2), sample(JobState.SUCCEEDED, epoch=2)
-        await master.insert([item, queued, other, waiting])
+        await master.insert([item, queued, later, earlier, waiting])
         await master.dispatched([(queued.job.id, 2)])
         await master.apply("transport-1", [record(ended)])
-        ids = [item.job.id, queued.job.id, other.job.id, waiting.job.id, ended.id, new_id()]
+        ids = [item.job.id, queued.job.id, later.job.id, earlier.job.id, waiting.job.id, ended.id, new_id()]
         batch = [
             record(None, seq, RecordKind.EFFECT, revoked=Revoke(job_id, 2, kind)) for seq, job_id in enumerate(ids)
         ]
-        assert await master.apply("transport-1", batch) == [APPLIED, APPLIED, OLD, OLD, OLD, OLD]
-        assert await master.apply("transport-1", batch) == [OLD] * 6
+        assert await master.apply("transport-1", batch) == [APPLIED, APPLIED, *[OLD] * 5]
+        assert await master.apply("transport-1", batch) == [OLD] * 7
         expected = JobState.HELD if kind is RevokeKind.MOVE else JobState.CANCELLED
         one, two, *others = await master.get(ids)
         assert one is not None
         assert two is not None
         assert (one.state, one.epoch, one.version, two.state) == (expected, 2, 8, expected)
-        assert others == [other.job, waiting.job, ended, None]
+        assert others == [later.job, earlier.job, waiting.job, ended, None]
 
     @pytest.mark.asyncio
     async def test_one_bad_record_is_quarantined_and_the_others_applied(self, store: MasterHarness) -> None:
@@ -259,11 +260,14 @@ class MoveCases:
     @pytest.mark.asyncio
     async def test_effect_records_stay_and_are_counted(self, store: MasterHarness) -> None:
         master = await store.open()
-        plain, effect = sample(JobState.SUCCEEDED), sample(JobState.SUCCEEDED, effects=True)
-        outbox = await filled(store, [record(effect, 1, RecordKind.EFFECT), record(plain, 2)])
-        assert await master.move("transport-1", outbox, 10) == MoveReport(moved=1, effects=1)
-        assert await master.move("transport-1", outbox, 10) == MoveReport(moved=0, effects=1)
-        assert await master.get([plain.id, effect.id]) == [plain, None]
+        plain = [sample(JobState.SUCCEEDED) for _ in range(2)]
+        effects = [sample(JobState.SUCCEEDED, effects=True) for _ in range(2)]
+        jobs = [effects[0], plain[0], effects[1], plain[1]]
+        kinds = [RecordKind.EFFECT, RecordKind.PLAIN] * 2
+        outbox = await filled(store, [record(job, seq, kinds[seq]) for seq, job in enumerate(jobs)])
+        assert await master.move("transport-1", outbox, 10) == MoveReport(moved=2, effects=2)
+        assert await master.move("transport-1", outbox, 10) == MoveReport(moved=0, effects=2)
+        assert await master.get([job.id for job in jobs]) == [None, plain[0], None, plain[1]]
 
     @pytest.mark.asyncio
     async def test_a_move_ends_the_live_row(self, store: MasterHarness) -> None:
