@@ -3,9 +3,11 @@
 Events are names (`loop.failed`), everything else is a key. Nothing here is called per job.
 """
 
+import contextlib
 import logging
 import re
 import sys
+import threading
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -51,6 +53,24 @@ def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     return {key: _clean(key, value) for key, value in event.items()}
 
 
+class Lines:
+    """A logger that writes lines. One that can't be written, as its reader has gone, is dropped: what is told of must
+    not end because nobody listens."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def msg(self, message: str) -> None:
+        # Looked up each time: a program, or a test, may put another one in its place.
+        out = self._stream or sys.stderr
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            out.write(f"{message}\n")
+            out.flush()
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
 def configure_unless_configured(form: Literal["auto", "console", "json"], level: str) -> None:
     """`configure_logging`, unless the program has configured structlog: then its choice stands."""
     if not structlog.is_configured():
@@ -63,6 +83,7 @@ def configure_logging(
     """Write structlog's events to `stream`, standard error unless given. `auto`: for a console on a terminal, else as
     JSON lines. Replaces what the program had configured."""
     out = stream or sys.stderr
+    lines = Lines(stream)
     console = form == "console" or (form == "auto" and out.isatty())
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=out.isatty())
@@ -79,6 +100,6 @@ def configure_logging(
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )

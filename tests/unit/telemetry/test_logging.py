@@ -78,3 +78,14 @@ def test_without_a_terminal_auto_is_json_and_console_is_text() -> None:
         structlog.get_logger().info("started", workers=1)
         assert stream.getvalue().startswith("{") is is_json
         structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), ValueError("I/O operation on closed file")])
+def test_a_line_that_nobody_can_read_is_dropped(error: Exception) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+    configure_logging(stream=Gone())
+
+    structlog.get_logger().info("started")
