@@ -15,6 +15,7 @@ from jobmaster.contracts.values import JobFilter, StoreMode
 from jobmaster.master import open_master
 from jobmaster.model.errors import JobMasterError, SchemaOutdated
 from jobmaster.model.states import JobState
+from jobmaster.settings.environment import unused_variables
 from jobmaster.settings.models import ClusterSettings
 from jobmaster.transports import make_transport
 
@@ -23,6 +24,8 @@ SAMPLE = 500
 LOOK_SECONDS = 20.0
 """How long one store may take over all of its answers."""
 SECOND = 1_000_000
+NO_SETTINGS = ("JOBMASTER_APP", "JOBMASTER_CONFIG", "JOBMASTER_TEST_", "JOBMASTER_FAILPOINT")
+"""How variables begin that are read elsewhere."""
 
 
 class Level(StrEnum):
@@ -49,6 +52,11 @@ async def diagnose(cluster: Cluster, clock: Clock | None = None) -> list[Finding
     subject = f"cluster {settings.name}"
     findings = [Finding(Level.OK, subject, f"the settings are complete; handlers here: {handlers}")]
     findings += [Finding(Level.NOTE, subject, warning) for warning in cluster.warnings]
+    findings += [
+        Finding(Level.NOTE, "environment", f"{variable} is no setting, and sets nothing")
+        for variable in unused_variables()
+        if not variable.upper().startswith(NO_SETTINGS)
+    ]
     findings += await _looked(f"master {settings.master.shown_url}", partial(_master, settings, clock))
     for name, agent in settings.agents.items():
         findings += await _looked(f"agent {name} {agent.shown_url}", partial(_agent, settings, clock, name))

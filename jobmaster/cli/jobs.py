@@ -1,5 +1,6 @@
 """`jobmaster jobs …` and `jobmaster stats`: look at jobs, and mend them."""
 
+import shlex
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,7 +101,7 @@ def show(
     console = terminal()
     print_job(console, job)
     where = " ".join(
-        f"{option} {value}"
+        f"{option} {shlex.quote(str(value))}"
         for option, value in (("--app", app), ("--config", config), ("--file", file), ("--cluster", cluster))
         if value is not None
     )

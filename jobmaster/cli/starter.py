@@ -65,8 +65,11 @@ def init(
     taken = [str(path) for path in files if path.exists()]
     if taken:
         raise ConfigurationError([f"{path} is there already; nothing was written" for path in taken])
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
-        path.write_text(text)
-        typer.echo(f"wrote {path}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            path.write_text(text, encoding="utf-8")
+            typer.echo(f"wrote {path}")
+    except OSError as error:
+        raise ConfigurationError([f"{folder}: cannot be written to: {error.strerror}; name another folder"]) from error
     typer.echo("next: jobmaster run, and in another terminal: python app.py")

@@ -56,10 +56,24 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def unused_variables() -> list[str]:
+    """Variables with our prefix that are no settings, sorted."""
+    sections = _sections()
+    return [
+        variable
+        for variable in sorted(os.environ)
+        if variable.upper().startswith(ENVIRONMENT_PREFIX) and variable.upper().partition(SEPARATOR)[0] not in sections
+    ]
+
+
+def _sections() -> set[str]:
+    return {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in ClusterSettings.model_fields}
+
+
 def _mistyped() -> list[str]:
     """Variables that set nothing, but look as if they should. Others with our prefix are left alone: a container
     platform makes `JOBMASTER_SERVICE_HOST` out of a service of that name."""
-    sections = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in ClusterSettings.model_fields}
+    sections = _sections()
     known = {
         f"{ENVIRONMENT_PREFIX}{section}{SEPARATOR}{name}".upper()
         for section, field in ClusterSettings.model_fields.items()
@@ -67,11 +81,8 @@ def _mistyped() -> list[str]:
         for name in getattr(field.annotation, "model_fields", ())
     } | sections
     faults = []
-    for variable in sorted(os.environ):
-        upper = variable.upper()
-        if not upper.startswith(ENVIRONMENT_PREFIX) or upper.partition(SEPARATOR)[0] in sections:
-            continue
-        near = difflib.get_close_matches(upper, sorted(known), n=1, cutoff=0.9)
+    for variable in unused_variables():
+        near = difflib.get_close_matches(variable.upper(), sorted(known), n=1, cutoff=0.9)
         if near:
             faults.append(f"{quoted(variable)} in the environment is no setting; did you mean {near[0]}?")
     return faults
