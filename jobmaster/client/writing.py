@@ -4,6 +4,7 @@ A bulk goes chunk by chunk, so that neither the caller's items nor the jobs are 
 written in few batches, as its jobs are gathered by plan, which gives them one route.
 """
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
@@ -20,6 +21,9 @@ from jobmaster.placement import Destination, destination
 
 CHUNK = 2_000
 """Jobs per write: enough to spread a statement's cost, few enough to stay out of the way of others."""
+
+BREATH = 250
+"""Jobs drafted before others on this event loop get their turn."""
 
 Written = tuple[list[str], list[str | None]]
 """Ids, and the agent of each; None where it is held on the master."""
@@ -80,6 +84,8 @@ class Writing:
             due_us = now_us if item.when is None else _due_us(item.when, now_us)
             job = draft(plan, item.data, due_us, now_us, options)
             ids.append(job.id)
+            if not len(ids) % BREATH:
+                await asyncio.sleep(0)
             # By identity, as hashing a plan costs more than all the rest of this line.
             group = drafts.get(id(plan))
             if group is None:
