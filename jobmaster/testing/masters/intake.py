@@ -82,6 +82,7 @@ class IntakeCases:
         moved = sample(JobState.QUEUED, id=first.id, epoch=2, version=3)
         assert await master.apply("transport-2", [record(moved)]) == [APPLIED]
         assert await master.get([first.id]) == [moved]
+        assert [(count.state, count.count) for count in await master.counts(10)] == [(JobState.QUEUED, 1)]
         assert await master.apply("transport-1", [record(first)]) == [OLD]
         assert await master.get([first.id]) == [moved]
 
@@ -193,6 +194,14 @@ class IntakeCases:
         assert await master.apply("transport-1", [record(bad, 5), record(good, 6)]) == [QUARANTINED, APPLIED]
         assert await master.get([good.id]) == [good]
         assert [entry.seq for entry in await master.quarantined(10)] == [5]
+
+    @pytest.mark.asyncio
+    async def test_a_record_is_applied_whole_or_not_at_all(self, store: MasterHarness) -> None:
+        master = await store.open()
+        job = sample(JobState.SUCCEEDED)
+        assert await master.apply("transport-1", [record(job, run=run_of(job, token=-1))]) == [QUARANTINED]
+        assert await master.get([job.id]) == [None]
+        assert await master.runs(job.id) == []
 
     @pytest.mark.asyncio
     async def test_what_could_not_be_read_is_quarantined_as_it_was_stored(self, store: MasterHarness) -> None:
