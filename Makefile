@@ -2,6 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TREE ?=
 FILE ?= demo.db
+export TREE FILE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-full check fix bench bench-sqlite docs clean
@@ -18,7 +19,7 @@ $(VENV)/.dev: pyproject.toml scripts/venv.sh
 	@touch $@
 
 run: $(VENV)/.run ## run the demonstration: one job per file of a folder tree (TREE=PATH, FILE=demo.db)
-	@$(BIN)/jobmaster demo $(TREE) --file $(FILE)
+	@$(BIN)/jobmaster demo $${TREE:+"$$TREE"} --file "$$FILE"
 
 test: $(VENV)/.dev ## the whole suite, short durations (at most 15 minutes)
 	$(BIN)/python -m pytest $(ARGS)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from jobmaster import Priority
+from jobmaster.cli.render import inert
 from jobmaster.demo.census import TAG, batch_tag
 from jobmaster.demo.handlers import Batch, DevelopFilm, ReadFile, Reel, SourceFile, Summarise, Tick
 from jobmaster.enqueue import Enqueue
@@ -53,7 +54,7 @@ async def begin(scheduler: Scheduler, batch: Batch) -> None:
         SUMMARY_AFTER,
         batch,
         id=job_id(batch.batch, "summary"),
-        title=f"Summary of {batch.root}"[:200],
+        title=inert(f"Summary of {batch.root}")[:200],
         tags=(TAG, batch_tag(batch.batch)),
     )
     await scheduler.many(

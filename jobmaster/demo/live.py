@@ -73,7 +73,11 @@ def panel(snapshot: Snapshot, rate: float) -> RenderableType:
     for film in sorted(snapshot.films, key=lambda film: (film.priority, film.id)):
         percent = 100 if film.state in TERMINAL else film.progress or 0
         films.add_row(
-            film.priority.name, film.title or film.id, ProgressBar(total=100, completed=percent, width=30), film.state
+            film.priority.name,
+            film.title or film.id,
+            ProgressBar(total=100, completed=percent, width=30),
+            f"{percent:3} %",
+            film.state,
         )
     head = Text(
         f"files {snapshot.ended:,} of {snapshot.total:,}   {rate:,.0f} jobs/s   {time_left(snapshot, rate)}   "

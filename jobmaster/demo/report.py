@@ -1,5 +1,9 @@
 """The table at the end: what the batch came to, read back from the audit history."""
 
+import os
+import shlex
+import shutil
+import sys
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -7,7 +11,9 @@ from statistics import median
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from jobmaster.cli.render import inert
 from jobmaster.demo.census import Census
 from jobmaster.model.states import JobState
 from jobmaster.views import JobInfo
@@ -32,9 +38,10 @@ async def print_report(
     console.print(_largest(files))
     for job in files:
         if job.state is JobState.SUCCEEDED and job.attempts > 0:
-            console.print(f"retried: {_name(job)} succeeded at attempt {job.attempts + 1}")
+            console.print(f"retried: {_name(job)} succeeded at attempt {job.attempts + 1}", markup=False)
         elif job.state is JobState.FAILED:
-            console.print(f"dead letter: {_name(job)} ended failed({job.reason}): {job.error}")
+            text = f"dead letter: {_name(job)} ended failed({job.reason}): {inert(job.error or '')}"
+            console.print(text, markup=False)
     films = sorted(
         (job for job in jobs if job.handler == "develop-film"),
         key=lambda job: (job.finished_at is None, job.finished_at),
@@ -42,13 +49,11 @@ async def print_report(
     console.print(
         "films in the order they finished: " + ", ".join(f"{film.title} ({film.priority.name})" for film in films)
     )
-    console.print(
-        _further(file, next((job.id for job in files if job.state is JobState.FAILED), None)), highlight=False
-    )
+    console.print(_further(file, next((job.id for job in files if job.state is JobState.FAILED), None)), markup=False)
 
 
 def _name(job: JobInfo) -> str:
-    return Path(str(job.data["path"])).name
+    return inert(Path(str(job.data["path"])).name)
 
 
 def _results(files: list[JobInfo], skipped: Counter[str], ticks: int) -> Table:
@@ -79,13 +84,25 @@ def _largest(files: list[JobInfo]) -> Table:
         table.add_column(heading, justify="left" if heading == "file" else "right")
     read = [(job, job.result) for job in files if isinstance(job.result, dict)]
     for job, result in sorted(read, key=lambda pair: -pair[1]["bytes"])[:LARGEST]:
-        table.add_row(_name(job), *(f"{result[what]:,}" for what in ("bytes", "lines", "tokens")))
+        table.add_row(Text(_name(job)), *(f"{result[what]:,}" for what in ("bytes", "lines", "tokens")))
     return table
 
 
 def _further(file: Path, failed: str | None) -> str:
-    commands = [f"jobmaster jobs list --file {file} --state failed"]
+    asked = ["jobs list --state failed"]
     if failed:
-        commands += [f"jobmaster jobs show {failed} --file {file}", f"jobmaster jobs retry {failed} --file {file}"]
-    commands.append(f"jobmaster stats --file {file}")
-    return "look further:\n" + "\n".join(f"  {command}" for command in commands)
+        asked += [f"jobs show {failed}", f"jobs retry {failed}"]
+    asked.append("stats")
+    command, where = _command(), shlex.quote(str(file))
+    return "look further:\n" + "\n".join(f"  {command} {what} --file {where}" for what in asked)
+
+
+def _command() -> str:
+    """How this command is called in the reader's shell: in a virtual environment it may not be on the path."""
+    here = Path(sys.argv[0])
+    if here.name != "jobmaster":
+        return f"{shlex.quote(sys.executable)} -m jobmaster"
+    found = shutil.which("jobmaster")
+    if found is not None and Path(found).resolve() == here.resolve():
+        return "jobmaster"
+    return shlex.quote(os.path.relpath(here))

@@ -10,6 +10,7 @@ from rich.live import Live
 
 from jobmaster import ClusterBuilder, JobState
 from jobmaster.cli.eventloop import StopSignals, run_async
+from jobmaster.cli.render import inert
 from jobmaster.cli.run import stop
 from jobmaster.cluster import Cluster
 from jobmaster.demo import batch as batches
@@ -34,7 +35,7 @@ def main(path: Path | None, file: Path) -> int:
     if not root.is_dir():
         what = "is no folder" if root.exists() else "does not exist"
         Console(stderr=True, soft_wrap=True).print(
-            f"jobmaster: demo PATH {str(path)!r} {what}; expected a folder to read", markup=False
+            f"jobmaster: demo PATH {str(path)!r} {what}; expected a folder to read", markup=False, highlight=False
         )
         return 2
     return run_async(_demo(Tree(root), file))
@@ -73,14 +74,16 @@ async def _work(
     batch = await batches.unfinished(scheduler)
     if batch is not None:
         tree = Tree(Path(batch.root))
-        console.print(f"going on with the unfinished batch of {batch.root}")
+        console.print(f"going on with the unfinished batch of {inert(batch.root)}", markup=False)
     files = list(tree.files())
     if not files and batch is None:
-        console.print(f"{tree.root} has no file to work on{_left_out(tree.skipped)}: nothing to do")
+        nothing = f"{inert(str(tree.root))} has no file to work on{_left_out(tree.skipped)}: nothing to do"
+        console.print(nothing, markup=False)
         return True
     if batch is None:
         batch = Batch(str(uuid.uuid4()), str(tree.root))
-        console.print(f"one job for each of {len(files):,} files below {tree.root}{_left_out(tree.skipped)}")
+        plan = f"one job for each of {len(files):,} files below {inert(str(tree.root))}{_left_out(tree.skipped)}"
+        console.print(plan, markup=False)
     known = frozenset([job.id async for job in census.jobs(batch.batch, "read-file")])
     await batches.begin(scheduler, batch)
     await scheduler.many(batches.file_jobs(batch, iter(files), known))
@@ -89,7 +92,7 @@ async def _work(
         return False
     await scheduler.end_schedule(batches.TICK_KEY)
     await runtime.sync_history()
-    ticks = await _ticks(scheduler)
+    ticks = await _ticks(scheduler, batch)
     await print_report(console, census, batch.batch, tree.skipped, ticks, file)
     return True
 
@@ -135,7 +138,7 @@ async def _look(scheduler: Scheduler, census: Census, batch: Batch, total: int) 
             if lane.lane == FILES_LANE and state not in TERMINAL:
                 open_files += count
     films = [film async for film in census.jobs(batch.batch, "develop-film")]
-    return live.Snapshot(states, films, total, max(total - open_files, 0), await _ticks(scheduler))
+    return live.Snapshot(states, films, total, max(total - open_files, 0), await _ticks(scheduler, batch))
 
 
 async def _over(scheduler: Scheduler, census: Census, batch: Batch, shot: live.Snapshot) -> bool:
@@ -145,7 +148,8 @@ async def _over(scheduler: Scheduler, census: Census, batch: Batch, shot: live.S
     return summary.state in TERMINAL
 
 
-async def _ticks(scheduler: Scheduler) -> int:
-    """Ticks that ran in this file, up to a page of them."""
-    page = await scheduler.list(handler="tick", state=JobState.SUCCEEDED, limit=100)
+async def _ticks(scheduler: Scheduler, batch: Batch) -> int:
+    """Ticks that ran since the batch began, up to a page of them."""
+    began = (await scheduler.get(batches.job_id(batch.batch, "summary"))).created_at
+    page = await scheduler.list(handler="tick", state=JobState.SUCCEEDED, since=began, limit=100)
     return len(page.jobs)

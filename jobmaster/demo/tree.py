@@ -45,7 +45,7 @@ class Tree:
     def _refusal(self, path: Path) -> str | None:
         try:
             mode = path.lstat().st_mode
-            path.name.encode()
+            str(path).encode()
         except OSError:
             return "unreadable files"
         except UnicodeEncodeError:

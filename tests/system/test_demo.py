@@ -80,7 +80,9 @@ def test_it_runs_to_its_end_and_begins_anew(tree: Path, tmp_path: Path) -> None:
     assert "1 pipes, sockets and devices" in first.stdout
     assert "2 symbolic links" in first.stdout
 
-    failed = next(line.split()[3] for line in first.stdout.splitlines() if "jobmaster jobs show" in line)
+    failed = next(
+        line.partition("jobs show ")[2].split()[0] for line in first.stdout.splitlines() if "jobs show" in line
+    )
     shown = subprocess.run(
         [sys.executable, "-m", "jobmaster", "jobs", "show", failed, "--file", "demo.db"],
         cwd=tmp_path,
@@ -120,6 +122,25 @@ def test_after_a_kill_it_goes_on_where_it_stopped(tree: Path, tmp_path: Path) ->
     assert again.returncode == 0, again.stderr
     assert "going on with the unfinished batch" in again.stdout
     finished(again.stdout)
+
+
+def test_names_of_files_are_shown_as_they_are_and_do_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "[bold] a\ttree"
+    folder = root / os.fsdecode(b"no \xff text")
+    folder.mkdir(parents=True)
+    (folder / "in it").write_text("left out")
+    for name in ("[red]x", "\x1b[31m\u202e", "a b", ":smile:"):
+        (root / name).write_text("a line\n")
+
+    done = demo(root, "--file", "the demo's.db", folder=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "one job for each of 4 files" in done.stdout
+    assert "[bold] a\\ttree (left out: 1 names that are no UTF-8)" in done.stdout
+    assert "│ [red]x " in done.stdout
+    assert "│ \\x1b[31m\\u202e " in done.stdout
+    assert """--file 'the demo'"'"'s.db'""" in done.stdout
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
