@@ -5,6 +5,7 @@ close.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -100,6 +101,20 @@ if __name__ == "__main__":
         other.execute("BEGIN EXCLUSIVE")
         tell("held")
         sys.stdin.read()
+    elif what == "hog":
+        # A writer that is never idle: it lets go of the lock for microseconds only.
+        lock = FileLock(f"{path}.lock")
+        parent = os.getppid()
+        for number in itertools.count():
+            if os.getppid() != parent:
+                break
+            lock.acquire(60.0)
+            if number == 20:
+                tell("hogging")
+            deadline = time.monotonic() + 0.003
+            while time.monotonic() < deadline:
+                pass
+            lock.release()
     elif what == "lock":
         FileLock(f"{path}.lock").acquire(5.0)
         tell("locked")

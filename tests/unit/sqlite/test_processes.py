@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from jobmaster.contracts.values import SettleAnswer
 from jobmaster.model.errors import Refused
 from jobmaster.model.ids import new_id
 from jobmaster.sqlite import open_database
-from jobmaster.sqlite.lock import has_wal_reset_defect
+from jobmaster.sqlite.lock import FileLock, has_wal_reset_defect
 from jobmaster_agents.sqlite import SqliteAgent
 from jobmaster_agents.sqlite import workers as workers_module
 from tests.sizes import SIZES
@@ -230,6 +231,20 @@ async def test_while_another_process_holds_the_file_writes_are_refused_and_reads
     assert len(await agent.inventory("", 10)) == 1
     await agent.close()
     database.close()
+
+
+@pytest.mark.asyncio
+async def test_a_writer_that_is_never_idle_lets_others_have_their_turn(file: Path) -> None:
+    lock = FileLock(f"{file}.lock")
+    for _ in range(3):
+        async with child(file, "hog") as other:
+            await other.said()
+            began = time.monotonic()
+            await asyncio.to_thread(lock.acquire, 30.0)
+            lock.release()
+            # Some 5 ms with turns, some 2 s without.
+            assert time.monotonic() - began < 0.5
+    lock.close()
 
 
 @pytest.mark.slow
