@@ -41,9 +41,9 @@ def outbox_row(record: OutboxRecord) -> tuple[Any, ...]:
 
 def server_outbox(name: str) -> Table:
     """The same table for a database that takes types seriously."""
-    job = [Column(f"job_{field}", kind) for field, (kind, _) in JOB_TYPES.items()]
-    run = [Column(f"run_{field}", kind) for field, (kind, _) in RUN_TYPES.items()]
-    first = [Column("seq", columns.Micros, primary_key=True), Column("kind", columns.name(8))]
+    job: list[Column[Any]] = [Column(f"job_{field}", kind) for field, (kind, _) in JOB_TYPES.items()]
+    run: list[Column[Any]] = [Column(f"run_{field}", kind) for field, (kind, _) in RUN_TYPES.items()]
+    first: list[Column[Any]] = [Column("seq", columns.Micros, primary_key=True), Column("kind", columns.name(8))]
     return Table(
         name, MetaData(), *first, Column("at_us", columns.Micros), *job, *run, Column("revoked", columns.Payload)
     )

@@ -143,7 +143,7 @@ def _more(item: _Packed) -> dict[str, Any] | None:
     labels = None if item.labels_size is None else bytes(item.labels)
     if len(policy) != item.policy_size or (labels is not None and len(labels) != item.labels_size):
         return None
-    fields = dict(zip(_REST, item.rest or (), strict=True))
+    fields: dict[str, Any] = dict(zip(_REST, item.rest or (), strict=True))
     fields["suspect"] = bool(fields["suspect"])
     fields["effects"] = bool(fields["effects"])
     return fields | {"policy": policy, "labels": labels}

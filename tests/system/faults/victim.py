@@ -11,6 +11,7 @@ import sys
 import uuid
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from jobmaster import ClusterBuilder, JobContext, JobHandler, Retry
 from jobmaster.model.states import TERMINAL
@@ -63,12 +64,9 @@ def job_id(number: int) -> str:
 
 async def enqueue(scheduler: Scheduler, jobs: int) -> None:
     for number in range(jobs):
-        if number % 3 == 0:
-            durability, delay = "master", timedelta(0)
-        elif number % 3 == 1:
-            durability, delay = "agent", timedelta(0)
-        else:
-            durability, delay = "agent", timedelta(seconds=1.5)  # beyond the threshold: held, then handed off
+        # A third waits for the master, a third lies beyond the threshold: held, then handed off.
+        delay = timedelta(seconds=1.5 if number % 3 == 2 else 0)
+        durability: Literal["agent", "master"] = "master" if number % 3 == 0 else "agent"
         await scheduler.once_after(Work, delay, {"number": number}, id=job_id(number), durability=durability)
         witness("acked", job_id(number))
     await scheduler.recurring(Tick, timedelta(seconds=1), key=TICK_KEY)
