@@ -273,7 +273,7 @@ class MoveCases:
         effects = [sample(JobState.SUCCEEDED, effects=True) for _ in range(2)]
         jobs = [effects[0], plain[0], effects[1], plain[1]]
         kinds = [RecordKind.EFFECT, RecordKind.PLAIN] * 2
-        outbox = await filled(store, [record(job, seq, kinds[seq]) for seq, job in enumerate(jobs)])
+        outbox = await filled(store, [record(job, seq, kinds[seq - 1]) for seq, job in enumerate(jobs, 1)])
         assert await master.move("transport-1", outbox, 10) == MoveReport(moved=2, effects=2)
         assert await master.move("transport-1", outbox, 10) == MoveReport(moved=0, effects=2)
         assert await master.get([job.id for job in jobs]) == [None, plain[0], None, plain[1]]

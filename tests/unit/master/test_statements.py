@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -99,7 +101,7 @@ def test_no_part_of_the_master_hides_a_name_of_another() -> None:
     seen: dict[str, type] = {}
     for part in SqlMaster.__mro__:
         for name, value in vars(part).items():
-            if callable(value) and not name.startswith("__") and part is not object:
+            if isinstance(value, FunctionType | cached_property) and not name.startswith("__"):
                 assert name not in seen, f"{name}: {seen[name].__name__} hides {part.__name__}"
                 seen[name] = part
     assert len(seen) > 40
