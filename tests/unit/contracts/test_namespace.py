@@ -2,7 +2,7 @@
 
 import re
 
-from jobmaster.contracts.namespace import LONGEST_PREFIX, table_prefix
+from jobmaster.contracts.namespace import LONGEST_PREFIX, cluster_of, table_prefix
 
 NAMES = ("a", "prod", "prod-1", "prod_1", "9lives", "x" * 47 + "1", "x" * 47 + "2", "a-" * 24)
 
@@ -23,3 +23,10 @@ def test_no_two_clusters_or_agents_share_a_prefix() -> None:
 def test_the_prefix_shows_whose_tables_they_are() -> None:
     assert table_prefix("prod").startswith("jm_prod_")
     assert table_prefix("prod", "transport-1").startswith("jm_prod_transport_1_")
+
+
+def test_a_prefix_tells_its_cluster_unless_the_name_was_cut() -> None:
+    for cluster in ("a", "prod", "prod-1", "prod_1", "a-b_c-d", "-".join("abcdefghij")):
+        assert cluster_of(table_prefix(cluster)) == cluster
+    for other in ("", "users", "jm_prod_", "jm_prod_000000_", table_prefix("x" * 47), table_prefix("prod", "local")):
+        assert cluster_of(other) is None
