@@ -121,7 +121,8 @@ class AgentTransport(Protocol):
 
     async def park(self, known: frozenset[str], limit: int) -> ParkReport:
         """Set up to `limit` ready jobs aside whose handler is not in `known`, and put parked ones back whose handler
-        is, with their old place in line. They stay `queued`."""
+        is, with their old place in line. They stay `queued`. Of the parked ones, up to `limit` whose policy's
+        `unroutable_after` has passed since they were due end `failed(unknown_handler)`."""
         ...
 
     async def revoke(self, items: Sequence[Revoke]) -> list[Revocation]:

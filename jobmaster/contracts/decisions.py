@@ -182,6 +182,15 @@ def expired(job: Job, now_us: int) -> Job:
     return _fail(job, FailReason.EXPIRED, now_us)
 
 
+def unroutable(job: Job, now_us: int) -> Job | None:
+    """A waiting job whose handler nobody knows: as it ends if its policy's `unroutable_after` has passed since it was
+    due, else None, for it goes on waiting."""
+    after_us = policy_of(job).unroutable_after_us
+    if after_us is None or now_us < job.due_us + after_us:
+        return None
+    return _fail(job, FailReason.UNKNOWN_HANDLER, now_us)
+
+
 def moved(job: Job) -> Job:
     """A waiting job that goes back to the master."""
     return _move(job, JobState.HELD)

@@ -228,6 +228,8 @@ class ParkReport(Struct, frozen=True):
     parked: Mapping[str, int] = {}
     """Handler → jobs set aside now."""
     unparked: int = 0
+    failed: int = 0
+    """Ended `failed(unknown_handler)`."""
     more: bool = False
 
 

@@ -40,6 +40,8 @@ class Router:
         report = await self._agent.park(known, BATCH)
         if report.unparked:
             _log.info("router.routable_again", agent=self._agent.name, jobs=report.unparked)
+        if report.failed:
+            _log.warning("router.given_up", agent=self._agent.name, jobs=report.failed, reason="unknown_handler")
         await self._tell(report.parked)
         return 0 if report.more else POLL_SECONDS
 

@@ -101,5 +101,6 @@ def configure_logging(
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=lambda *_: lines,
-        cache_logger_on_first_use=True,
+        # Loggers made at import must follow a program, or a test, that configures again.
+        cache_logger_on_first_use=False,
     )

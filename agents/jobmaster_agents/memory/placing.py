@@ -122,14 +122,20 @@ def park(store: Store, known: frozenset[str], limit: int) -> ParkReport:
             shelf.set(row, row.job, Place.PARKED)
             parked[handler] = parked.get(handler, 0) + 1
             left -= 1
-    unparked = 0
+    unparked = failed = 0
+    now_us = store.now_us()
+    for row in [row for row in shelf.rows.values() if row.place is Place.PARKED and row.job.handler not in known]:
+        ended = decisions.unroutable(row.job, now_us) if failed < limit else None
+        if ended is not None:
+            store.end(row, ended, None, row.last_token, row.last_digest, now_us)
+            failed += 1
     for handler in sorted(known & shelf.parked.keys()):
         waiting = shelf.parked[handler]
         while unparked < limit and (place := waiting.first()) is not None:
             row = shelf.rows[place[1]]
             shelf.set(row, row.job, Place.READY)
             unparked += 1
-    return ParkReport(parked=parked, unparked=unparked, more=not left or unparked == limit)
+    return ParkReport(parked=parked, unparked=unparked, failed=failed, more=not left or limit in (unparked, failed))
 
 
 def amend(store: Store, items: Sequence[Amendment]) -> list[AmendAnswer]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from jobmaster.contracts.clock import Clock, SystemClock
 from jobmaster.contracts.values import (
     AmendAnswer,
@@ -215,7 +217,14 @@ class SqliteAgent:
             lambda connection: waiting.park(verbs.store, connection, known, limit, candidates),
             then=lambda done: verbs.publish(done[1]),
         )
-        return report
+        hopeless = await self._ask(waiting.given_up, known, limit)
+        if not hopeless:
+            return report
+        ended = await verbs.store.database.write(
+            lambda connection: waiting.give_up(verbs.store, connection, known, hopeless),
+            then=lambda ledger: verbs.gone(ledger.gone),
+        )
+        return structs.replace(report, failed=len(ended.gone), more=report.more or len(hopeless) == limit)
 
     async def revoke(self, items: Sequence[Revoke]) -> list[Revocation]:
         verbs = self.verbs

@@ -73,6 +73,32 @@ def unknown_ready(store: Store, connection: sqlite3.Connection, known: frozenset
     return [rowid for (rowid,) in found]
 
 
+def given_up(store: Store, connection: sqlite3.Connection, known: frozenset[str], limit: int) -> list[int]:
+    """Rows of parked jobs that have waited for a handler as long as they may. Reads all parked ones, so not for the
+    writer."""
+    t = store.tables
+    found = connection.execute(
+        f"SELECT rowid FROM {t.job} INDEXED BY {t.job}_parked "
+        f"WHERE st = {PARKED} AND handler NOT IN (SELECT value FROM json_each(?1)) "
+        "AND CASE WHEN instr(policy, CAST('unroutable_after_us' AS BLOB)) AND json_valid(CAST(policy AS TEXT)) "
+        "THEN due_us + json_extract(CAST(policy AS TEXT), '$.unroutable_after_us') <= ?2 END LIMIT ?3",
+        (as_json(sorted(known)), store.now_us(), limit),
+    )
+    return [rowid for (rowid,) in found]
+
+
+def give_up(store: Store, connection: sqlite3.Connection, known: frozenset[str], candidates: Sequence[int]) -> Ledger:
+    """End those of the candidates, which are from `given_up`, that are still parked."""
+    ledger = Ledger(store, connection, store.now_us())
+    numbers = msgspec.json.encode(candidates).decode()
+    for row in store.select(connection, f"WHERE rowid IN (SELECT value FROM json_each(?)) AND st = {PARKED}", numbers):
+        ended = None if row.job.handler in known else decisions.unroutable(row.job, ledger.now_us)
+        if ended is not None:
+            ledger.end(row, ended, None, row.last_token, row.last_digest)
+    ledger.flush()
+    return ledger
+
+
 def park(
     store: Store, connection: sqlite3.Connection, known: frozenset[str], limit: int, candidates: Sequence[int]
 ) -> tuple[ParkReport, set[str]]:

@@ -3,6 +3,7 @@
 from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.values import SettleAnswer
 from jobmaster.model.outcome import RunOutcome
+from jobmaster.model.policy import Policy
 from jobmaster.model.priority import Priority
 from jobmaster.model.states import FailReason, JobState
 from jobmaster.testing.agents.cases import (
@@ -151,6 +152,28 @@ class ParkCases(AgentCases):
 
         reports = [await agent.park(frozenset({"late"}), 3) for _ in range(3)]
         assert [report.unparked for report in reports] == [3, 2, 0]
+
+    async def test_a_job_nobody_knows_is_given_up_after_its_time(
+        self, agent: AgentTransport, store: AgentStore
+    ) -> None:
+        after = Policy(unroutable_after_us=SHORT_US).encode()
+        await put_new(agent, 3, handler="late")
+        now_us = await agent.store_now_us()
+        limited = [make_job(now_us, handler="late", policy=after) for _ in range(3)]
+        later = make_job(now_us, handler="later", policy=after)
+        await put(agent, *limited, later)
+
+        report = await agent.park(HANDLERS, 10)
+        assert (report.parked, report.failed) == ({"late": 6, "later": 1}, 0)
+        await store.advance(SHORT)
+
+        reports = [await agent.park(HANDLERS | {"later"}, 2) for _ in range(3)]
+
+        assert [report.failed for report in reports] == [2, 1, 0]
+        ended = [await here(agent, job.id) for job in limited]
+        assert {(job.state, job.reason) for job in ended} == {(JobState.FAILED, FailReason.UNKNOWN_HANDLER)}
+        [stats] = await agent.stats()
+        assert (stats.ready, stats.parked) == (1, 3)
 
     async def test_leased_and_delayed_jobs_are_not_parked(self, agent: AgentTransport) -> None:
         job = await claimed_new(agent)

@@ -88,6 +88,8 @@ async def complaints(agent: SqliteAgent, verb: str, leased: list[Job]) -> list[s
         "settle": lambda c: verbs.settling.settle(c, settlements),
         "reap": lambda c: verbs.leasing.reap(c, 10, frozenset({"w9"}), True),
         "promote": lambda c: waiting.promote(store, c, 10),
+        "given_up": lambda c: waiting.given_up(store, c, frozenset({"send-welcome"}), 10),
+        "give_up": lambda c: waiting.give_up(store, c, frozenset({"send-welcome"}), [1, 2]),
         "park": lambda c: waiting.park(store, c, frozenset({"send-welcome"}), 10, [1, 2]),
         "withdraw": lambda c: waiting.take_waiting(store, c, None, RevokeKind.MOVE, 10),
         "stats": lambda c: reading.stats(store, c),
