@@ -9,7 +9,7 @@ from jobmaster.sqlite.faults import refused
 from jobmaster.sqlite.location import check_location
 
 
-def check_untouched(path: str, busy_seconds: float = BUSY_SECONDS) -> bool:
+def check_untouched(path: str) -> bool:
     """Whether opening the file leaves it as it is: false where it would be created, or turned into one of JobMaster's.
     Changes nothing. Raises `Refused` where it could not be opened at all, and `UnsafeStore` where it holds tables of
     JobMaster and has lost WAL since."""
@@ -17,7 +17,7 @@ def check_untouched(path: str, busy_seconds: float = BUSY_SECONDS) -> bool:
     if not os.path.exists(path):
         _check_folder(path)
         return False
-    connection = connect_reader(path, busy_seconds)
+    connection = connect_reader(path, BUSY_SECONDS)
     try:
         (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
         ours = connection.execute("SELECT 1 FROM sqlite_master WHERE name GLOB 'jm_*' LIMIT 1").fetchone()
@@ -36,9 +36,9 @@ def check_untouched(path: str, busy_seconds: float = BUSY_SECONDS) -> bool:
     return ours is not None
 
 
-def prefixes_in(path: str, busy_seconds: float = BUSY_SECONDS) -> list[str]:
+def prefixes_in(path: str) -> list[str]:
     """The table prefixes of the masters that an existing file holds, sorted. Raises `Refused`."""
-    connection = connect_reader(path, busy_seconds)
+    connection = connect_reader(path, BUSY_SECONDS)
     try:
         found = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'jm_*_revision' ORDER BY name"

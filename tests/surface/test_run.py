@@ -9,9 +9,13 @@ import pytest
 
 from jobmaster import Cluster, ClusterBuilder, JobState
 from jobmaster.cli.eventloop import run_async
+from jobmaster.contracts.agent import AgentTransport
+from jobmaster.contracts.clock import SystemClock
+from jobmaster.contracts.values import Signal, SignalKind
+from jobmaster.diagnosis import make_agent
 from tests.surface.conftest import Cli
 from tests.surface.shell import SECONDS, Shell, interrupted
-from tests.surface.shop import Order, ask, enqueue
+from tests.surface.shop import Order, ask, build, enqueue
 
 APP = ("--app", "tests.surface.shop:cluster")
 
@@ -37,6 +41,22 @@ def test_sigterm_stops_like_ctrl_c(shell: Shell) -> None:
     with shell.running("run", *APP) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 0
+
+
+def test_a_worker_that_is_told_to_stop_through_its_agent_ends_the_process(cli: Cli, shell: Shell) -> None:
+    cluster = build()
+
+    async def tell(agent: AgentTransport) -> None:
+        await agent.open()
+        (card,) = await agent.workers()
+        await agent.signal([Signal(worker=card.id, kind=SignalKind.STOP)])
+        await agent.close()
+
+    with shell.running("run", *APP) as process:
+        run_async(tell(make_agent(cluster.settings, "standalone", SystemClock(), migrate=True)))
+        assert process.stdout is not None
+        rest = process.stdout.read()
+        assert (process.wait(SECONDS), rest.splitlines()[-1]) == (0, "stopped")
 
 
 def test_a_worker_serves_its_lanes_and_no_others(cli: Cli, shell: Shell) -> None:
