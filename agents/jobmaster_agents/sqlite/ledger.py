@@ -90,9 +90,12 @@ class Ledger:
         self._stone(job.id, job.epoch, token, digest, job.state is JobState.HELD, kind, answer)
         self._remove(row)
 
-    def bar(self, item: Revoke, row: Row | None, run: Run | None, answer: Revocation) -> None:
-        """An epoch that never came can't come any more. `row` is what was here of an earlier one, and goes."""
-        token, digest = 0, 0
+    def bar(
+        self, item: Revoke, row: Row | None, run: Run | None, answer: Revocation, last: tuple[int, int] = (0, 0)
+    ) -> None:
+        """An epoch that never came can't come any more. `row` is what was here of an earlier one, and goes; `last` the
+        token and digest of what ended before."""
+        token, digest = last
         if row is not None:
             token, digest = row.last_token, row.last_digest
             self._remove(row)

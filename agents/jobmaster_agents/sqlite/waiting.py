@@ -203,12 +203,12 @@ def _revoke(ledger: Ledger, row: Row, item: Revoke) -> Revocation:
 
 def _revoke_absent(store: Store, connection: sqlite3.Connection, ledger: Ledger, item: Revoke) -> Revocation:
     stone = connection.execute(
-        f"SELECT epoch, revoked, answer FROM {store.tables.tombstone} WHERE id = ?",
+        f"SELECT epoch, revoked, answer, last_token, digest FROM {store.tables.tombstone} WHERE id = ?",
         (item.id,),
     ).fetchone()
     if stone is None or stone[0] < item.epoch:
         answer = Revocation(RevokeAnswer.ABSENT)
-        ledger.bar(item, None, None, answer)
+        ledger.bar(item, None, None, answer, (0, 0) if stone is None else stone[3:])
         return answer
     if stone[:2] == (item.epoch, item.kind.value) and stone[2] is not None:
         return msgspec.json.decode(stone[2], type=Revocation)

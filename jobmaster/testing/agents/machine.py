@@ -361,6 +361,9 @@ class AgentMachine(Observer):
             job.priority = priority
             if due_us is not None:
                 self._delay(job, (due_us, due_us), now)
+            elif job.stand is Stand.DELAYED:
+                # Touched after its time has come, it may be made ready on the way.
+                self._delay(job, job.due, now)
 
     @rule(kind=st.sampled_from([ControlKind.PAUSE, ControlKind.DRAIN, ControlKind.QUARANTINE]))
     def pause(self, kind: ControlKind) -> None:
