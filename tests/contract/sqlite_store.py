@@ -25,6 +25,9 @@ from tests.unit.sqlite.plans import complaints, fill
 class SqliteStore(AgentStore):
     """A file, on a clock that only tests move."""
 
+    claim_p99_seconds = 0.5
+    """Each claim waits for the disk, which others use too."""
+
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self._patch = patch

@@ -173,8 +173,9 @@ class SqliteAgent:
 
     async def settle(self, items: Sequence[Settlement]) -> list[SettleAnswer]:
         verbs = self.verbs
+        batch = verbs.settling.prepare(items)
         ended = await verbs.store.database.write(
-            lambda connection: verbs.settling.settle(connection, items),
+            lambda connection: verbs.settling.settle(connection, batch),
             before_commit="settle.before_commit",
             after_commit="settle.after_commit",
             then=verbs.ended,

@@ -68,6 +68,28 @@ def distinct(items: Iterable[tuple[int, Item]]) -> Iterator[list[tuple[int, Item
         yield list(run.values())
 
 
+class Piece:
+    """Settlements that one statement writes."""
+
+    __slots__ = ("ids", "statement", "values")
+
+    def __init__(self, statement: str, values: list[Any], ids: list[str]) -> None:
+        self.statement = statement
+        self.values = values
+        self.ids = ids
+
+
+class Batch:
+    """Settlements made ready for the writer; `others` are the numbers of those that go one by one."""
+
+    __slots__ = ("items", "others", "pieces")
+
+    def __init__(self, items: Sequence[Settlement], pieces: list[Piece], others: list[int]) -> None:
+        self.items = items
+        self.pieces = pieces
+        self.others = others
+
+
 class Settling:
     """The verb `settle` on one store."""
 
@@ -81,9 +103,8 @@ class Settling:
             SELECT job_lane, -count(*) FROM {t.outbox} WHERE seq > ? GROUP BY job_lane {COUNT_UP}"""
         self._written = f"SELECT run_job_id FROM {t.outbox} WHERE seq > ?"
 
-    def settle(self, connection: sqlite3.Connection, items: Sequence[Settlement]) -> Ended:
-        """In the writer's transaction."""
-        now_us = self._store.now_us()
+    def prepare(self, items: Sequence[Settlement]) -> Batch:
+        """All that can be done before the transaction, on whatever thread asks: the writer has less to do."""
         bulk: dict[str, Settlement] = {}
         others: list[int] = []
         seen: set[str] = set()
@@ -95,10 +116,34 @@ class Settling:
                 bulk[item.id] = item
                 bare = bare and _is_bare(item)
             seen.add(item.id)
-        columns = _BARE if bare else _FULL
-        missed = self._bulk(connection, self._bare if bare else self._full, columns, bulk, now_us)
+        settled = list(bulk.values())
+        pieces = [self._piece(settled[at : at + _SIZES[-1]], bare) for at in range(0, len(settled), _SIZES[-1])]
+        return Batch(items, pieces, others)
+
+    def _piece(self, items: Sequence[Settlement], bare: bool) -> Piece:
+        size = next(size for size in _SIZES if size >= len(items))
+        # Store time comes first, and is known in the transaction only.
+        values: list[Any] = [0]
+        for s in items:
+            values += (s.id, s.token, s.digest(), s.worker, s.host, s.started_us, s.finished_us)
+            values.append(NOTHING if s.result is None else bytearray(s.result))
+            if not bare:
+                values += (s.outcome.value, bound(s.reason), bound(s.error), bound(s.detail))
+                values += (bound(s.progress), bound(s.progress_note))
+        values += [""] * (len(_BARE if bare else _FULL) * (size - len(items)))
+        values.append(self._store.incarnation)
+        return Piece((self._bare if bare else self._full)[size], values, [s.id for s in items])
+
+    def settle(self, connection: sqlite3.Connection, batch: Batch) -> Ended:
+        """In the writer's transaction."""
+        now_us = self._store.now_us()
+        items, others = batch.items, batch.others
         ended = Ended([SettleAnswer.ACCEPTED] * len(items))
-        ended.gone = [job_id for job_id in bulk if job_id not in missed]
+        missed: set[str] = set()
+        for piece in batch.pieces:
+            absent = self._write(connection, piece, now_us)
+            missed |= absent
+            ended.gone += [job_id for job_id in piece.ids if job_id not in absent] if absent else piece.ids
         if not missed and not others:
             return ended
         self._store.check(connection)
@@ -115,38 +160,18 @@ class Settling:
             probe("stale_settle", stale)
         return ended
 
-    def _bulk(
-        self,
-        connection: sqlite3.Connection,
-        statements: dict[int, str],
-        columns: Sequence[str],
-        items: dict[str, Settlement],
-        now_us: int,
-    ) -> set[str]:
+    def _write(self, connection: sqlite3.Connection, piece: Piece, now_us: int) -> set[str]:
         """Settle what is leased by its token; the ids that were not."""
-        missed: set[str] = set()
-        batch = list(items.values())
-        for start in range(0, len(batch), _SIZES[-1]):
-            piece = batch[start : start + _SIZES[-1]]
-            size = next(size for size in _SIZES if size >= len(piece))
-            values: list[Any] = [now_us]
-            for s in piece:
-                values += (s.id, s.token, s.digest(), s.worker, s.host, s.started_us, s.finished_us)
-                values.append(NOTHING if s.result is None else bytearray(s.result))
-                if columns is _FULL:
-                    values += (s.outcome.value, bound(s.reason), bound(s.error), bound(s.detail))
-                    values += (bound(s.progress), bound(s.progress_note))
-            values += [""] * (len(columns) * (size - len(piece)))
-            values.append(self._store.incarnation)
-            cursor = connection.execute(statements[size], values)
-            written = cursor.rowcount
-            before = (cursor.lastrowid or 0) - written
-            if written:
-                connection.execute(self._count, (before,))
-            if written < len(piece):
-                found = {row[0] for row in connection.execute(self._written, (before,))} if written else set()
-                missed.update(s.id for s in piece if s.id not in found)
-        return missed
+        piece.values[0] = now_us
+        cursor = connection.execute(piece.statement, piece.values)
+        written = cursor.rowcount
+        before = (cursor.lastrowid or 0) - written
+        if written:
+            connection.execute(self._count, (before,))
+        if written == len(piece.ids):
+            return set()
+        found = {row[0] for row in connection.execute(self._written, (before,))} if written else set()
+        return {job_id for job_id in piece.ids if job_id not in found}
 
     def _one(self, connection: sqlite3.Connection, ledger: Ledger, row: Row | None, item: Settlement) -> SettleAnswer:
         if item.outcome in _BY_STORE_ONLY:

@@ -85,7 +85,7 @@ async def complaints(agent: SqliteAgent, verb: str, leased: list[Job]) -> list[s
         "put": lambda c: verbs.putting.put(c, [_again(leased[0])], NEVER_US),
         "claim": lambda c: verbs.claiming.claim(c, "w1", {"default": 10, "second": 10}, handlers, 20, 1),
         "extend": lambda c: verbs.leasing.extend(c, [Extension(job.id, job.token) for job in leased[5:]], 1),
-        "settle": lambda c: verbs.settling.settle(c, settlements),
+        "settle": lambda c: verbs.settling.settle(c, verbs.settling.prepare(settlements)),
         "reap": lambda c: verbs.leasing.reap(c, 10, frozenset({"w9"}), True),
         "promote": lambda c: waiting.promote(store, c, 10),
         "given_up": lambda c: waiting.given_up(store, c, frozenset({"send-welcome"}), 10),
