@@ -1,7 +1,7 @@
 """SQLAlchemy Core on the writer's connection: for the master's statements and for migrations.
 
 The transaction is the writer's. So the engine made here never begins, commits or rolls back by itself; what a block
-does becomes durable with the writer's COMMIT, or is undone with its savepoint.
+does becomes durable with the writer's COMMIT, or is undone with it.
 """
 
 import sqlite3

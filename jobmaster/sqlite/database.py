@@ -78,9 +78,9 @@ class Database:
     ) -> "asyncio.Future[T]":
         """Run `fn` on the writer thread inside a transaction and give its result once that is durable.
 
-        `fn` sees the raw connection, must not begin, commit or roll back, and may be run again if the transaction was
-        lost before COMMIT; other callers' functions may share the transaction, each under its own savepoint. What it
-        raises undoes its own writes only. `then` gets the result after COMMIT, on the writer thread; the other two name
+        `fn` sees the raw connection, must not begin, commit or roll back, and may be run again: other callers'
+        functions may share the transaction, and if one of them raises, each is run anew in its own. So what it raises
+        undoes its own writes only. `then` gets the result after COMMIT, on the writer thread; the other two name
         failpoints. Raises `Refused` if the file was locked, full or read-only, `Indeterminate` if COMMIT itself
         failed."""
         self._check_process()

@@ -1,8 +1,8 @@
 """The writer: the one thread of a process that writes to a database file.
 
-Whatever is waiting when a transaction begins shares it, and so its one fsync, each function under a savepoint of its
-own. Callers are answered after COMMIT, with one wake-up per event loop. The thread also checkpoints, between
-transactions, and looks for changes by other processes while somebody waits for them.
+Whatever is waiting when a transaction begins shares it, and so its one fsync; if one of the functions fails, each
+gets a transaction of its own. Callers are answered after COMMIT, with one wake-up per event loop. The thread also
+checkpoints, between transactions, and looks for changes by other processes while somebody waits for them.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from jobmaster.sqlite.hints import Hints
 from jobmaster.sqlite.lock import FileLock
 from jobmaster.telemetry.failpoints import failpoint
 
-CHECKPOINT_FRAMES = 1_000
+CHECKPOINT_FRAMES = 4_000
 """Pages in the write-ahead log at which they are copied into the file."""
 
-LONG_FRAMES = 8 * CHECKPOINT_FRAMES
+LONG_FRAMES = 2 * CHECKPOINT_FRAMES
 """Pages at which the writer waits a little for readers, so that the log can start again."""
 
 RESTART_SECONDS = 1.0
@@ -177,27 +177,22 @@ class Writer:
                 return
 
     def _apply(self, batch: Sequence[Request]) -> bool:
-        """Run each function. False if SQLite rolled all of it back while others were in the batch."""
+        """Run each function. False if one of several failed: nothing is applied then, and each gets a transaction of
+        its own."""
         connection = self._connection
-        shared = len(batch) > 1
         for request in batch:
             try:
-                if shared:
-                    connection.execute("SAVEPOINT request")
                 request.result = request.fn(connection)
                 if request.before_commit is not None:
                     failpoint(request.before_commit)
-                if shared:
-                    connection.execute("RELEASE request")
             except BaseException as error:
+                if len(batch) > 1:
+                    # No savepoints: failures are rare, and each statement costs every job a turn of the interpreter.
+                    self._roll_back()
+                    return False
                 request.error = (
                     refused(self.path, error) if isinstance(error, sqlite3.Error) and is_environmental(error) else error
                 )
-                if not connection.in_transaction:
-                    return not shared
-                if shared:
-                    connection.execute("ROLLBACK TO request")
-                    connection.execute("RELEASE request")
         return True
 
     def _commit(self, batch: Sequence[Request]) -> None:

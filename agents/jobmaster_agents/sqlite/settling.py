@@ -23,7 +23,7 @@ from jobmaster_agents.sqlite.tables import LEASED, NOTHING, bound, marks, nullab
 
 _BY_STORE_ONLY = frozenset({RunOutcome.LAPSED, RunOutcome.CANCELLED})
 _BULK = frozenset({RunOutcome.SUCCEEDED, RunOutcome.FAILED})
-_SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_SIZES = (1, 4, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 """Rows per statement; what a batch has less is filled up with rows that match nothing."""
 
 _BARE = ("id", "token", "digest", "worker", "host", "started_us", "finished_us", "result")
