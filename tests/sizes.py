@@ -20,16 +20,10 @@ class Sizes:
     """Jobs of which one kills its process."""
     waiting_jobs: int
     """Backlog while back-pressure is sampled."""
-    idle_seconds: float
-    """Over which idle CPU is measured."""
-    drain_jobs: int
-    """Jobs drained when memory is measured."""
     plan_rows: int
     """Rows present when query plans are looked at."""
     examples: int
     """Hypothesis examples of a state machine."""
-    latency_jobs: int
-    """Jobs whose latency is measured."""
 
 
 SHORT = Sizes(
@@ -38,11 +32,8 @@ SHORT = Sizes(
     locked_seconds=3.0,
     poison_jobs=200,
     waiting_jobs=2_000,
-    idle_seconds=8.0,
-    drain_jobs=20_000,
     plan_rows=20_000,
     examples=40,
-    latency_jobs=100,
 )
 
 FULL = Sizes(
@@ -51,11 +42,8 @@ FULL = Sizes(
     locked_seconds=10.0,
     poison_jobs=1_000,
     waiting_jobs=10_000,
-    idle_seconds=60.0,
-    drain_jobs=100_000,
     plan_rows=1_000_000,
     examples=200,
-    latency_jobs=500,
 )
 
 SIZES = FULL if os.environ.get("JOBMASTER_TEST_SIZE") == "full" else SHORT
