@@ -12,7 +12,7 @@ Transports are found by entry point, group `jobmaster.agents`, name = URL scheme
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from jobmaster.contracts.values import (
     AmendAnswer,
@@ -20,6 +20,7 @@ from jobmaster.contracts.values import (
     Control,
     ExtendAnswer,
     Extension,
+    HistoryTables,
     InventoryItem,
     JobFilter,
     LaneStats,
@@ -30,6 +31,7 @@ from jobmaster.contracts.values import (
     PromoteReport,
     PutAnswer,
     ReapReport,
+    Rebase,
     Release,
     Revocation,
     Revoke,
@@ -52,7 +54,8 @@ class AgentTransport(Protocol):
     async def open(self) -> ProbeReport:
         """Connect, check and be ready. Unsafe settings raise `UnsafeStore`, an old schema is brought up or raises
         `SchemaOutdated`; both name the thing and the remedy. The incarnation reported here is the one that claim, put,
-        extend, settle and release insist on from now on."""
+        extend, settle, release, rebase and adopt insist on from now on. A store without a name, new or emptied, gets
+        one. A second call brings up what is missing and reports; what is insisted on stays: see `rejoin`."""
         ...
 
     async def close(self) -> None:
@@ -66,7 +69,13 @@ class AgentTransport(Protocol):
         ...
 
     async def probe(self) -> ProbeReport:
-        """The findings of `open`, fresh. Changes nothing."""
+        """The findings of `open`, fresh, of the store as it is now, be it the one that was opened or not. Changes
+        nothing. `SchemaOutdated` where the tables are gone: `open` again."""
+        ...
+
+    async def rejoin(self, incarnation: str) -> ProbeReport:
+        """Insist on this incarnation from now on, companions included: the caller has judged it, by the report of
+        `probe`. `Refused` if the store is yet another one."""
         ...
 
     async def put(self, jobs: Sequence[Job], put_deadline_us: int) -> list[PutAnswer]:
@@ -129,7 +138,8 @@ class AgentTransport(Protocol):
         """Take jobs back, by epoch. `cancel`: a waiting or running job becomes `cancelled`, fenced at once; `move`: a
         waiting one leaves through the outbox as `held`, a leased one answers `running`. An ended or superseded one
         answers `settled`. An id never seen gets a tombstone and an `effect` record all the same, so that a late put
-        finds it. A repeated revoke gets the first answer."""
+        finds it. A repeated revoke gets the first answer. With a `version` only a job that is here at just that epoch
+        and version is taken; any other that has not ended there answers `changed`."""
         ...
 
     async def amend(self, items: Sequence[Amendment]) -> list[AmendAnswer]:
@@ -142,6 +152,19 @@ class AgentTransport(Protocol):
 
     async def inventory(self, after_id: str, limit: int) -> list[InventoryItem]:
         """What is here, in id order."""
+        ...
+
+    async def rebase(self, items: Sequence[Rebase]) -> list[bool]:
+        """Reconcile rows of a quarantined store; `Refused` for any other. For each, whether the row was at that epoch,
+        and is changed. `raise`: epoch and version up by one in place, so that no token given before settles anything;
+        a leased job is given back as by `release` and stands where its due time says, an `at_most_once` one whose
+        start is recorded, or `started`, ends `failed(crashed)`. `remove`: gone, with tombstone, without a record."""
+        ...
+
+    async def adopt(self, incarnation: str) -> ProbeReport:
+        """End a reconciliation: a quarantined store takes this incarnation, counts its jobs anew and is open, in one
+        transaction; this handle has rejoined it, all others refuse until they do. A store that is this incarnation
+        already is left alone, any other that is not quarantined refuses."""
         ...
 
     async def find(self, ids: Sequence[str]) -> list[Job | None]:
@@ -191,8 +214,10 @@ class AgentTransport(Protocol):
         ...
 
     async def control(self, change: Control) -> StoreState:
-        """Pause, resume, drain, purge: kept in the store, so it survives restarts and a missing master. Gives the
-        state afterwards. Purge cancels the waiting jobs of a lane, each with its outbox record."""
+        """Pause, resume, drain, quarantine, purge: kept in the store, so it survives restarts and a missing master.
+        Gives the state afterwards. Purge cancels the waiting jobs of a lane, each with its outbox record. In a
+        quarantined store nothing is claimed, reaped, promoted or parked and nothing new is put, until it is reconciled
+        and adopted, or an operator resumes it as it is."""
         ...
 
     async def signal(self, signals: Sequence[Signal]) -> None:
@@ -210,4 +235,43 @@ class AgentTransport(Protocol):
 
     async def watch(self, ids: frozenset[str], seconds: float) -> None:
         """Return early if one of the jobs may have ended; else after `seconds`. Only a hint."""
+        ...
+
+
+class TransactionalTransport(AgentTransport, Protocol):
+    """What a transport with the trait `transactional_put` does besides."""
+
+    async def put_in(self, connection: Any, jobs: Sequence[Job], put_deadline_us: int) -> list[PutAnswer]:
+        """As `put`, but inside the transaction that is open on the caller's connection to the same database, which the
+        caller commits or rolls back; nobody is woken. An error leaves that transaction failed. Raises `OptionInvalid`
+        for a connection of a kind that the transport doesn't know, or one to another database."""
+        ...
+
+    async def settle_in(self, connection: Any, item: Settlement) -> SettleAnswer:
+        """As `settle` of one success, inside the transaction that is open on the caller's connection: it holds if and
+        when the caller commits. Raises as `put_in`."""
+        ...
+
+    async def hint(self, lanes: frozenset[str]) -> None:
+        """Jobs of these lanes may have become ready: wake those who wait for them, in every process. Never raises."""
+        ...
+
+
+class SharingTransport(AgentTransport, Protocol):
+    """What a transport with the trait `writes_history` does besides."""
+
+    def write_history(self, tables: HistoryTables) -> None:
+        """The master is in this database. From now on `settle` may write an end that concerns nobody else there, in the
+        transaction of the settle and instead of an outbox record: by the rules of `MasterStore.move`, and as what came
+        of it. Where that can't be done the record goes through the outbox as ever. Before `open` or after it."""
+        ...
+
+
+class RememberingTransport(AgentTransport, Protocol):
+    """What a transport with the trait `remembers_ends` does besides."""
+
+    def remembered(self, limit: int) -> list[OutboxRecord]:
+        """Up to `limit` outbox records that this handle's `settle` wrote and has in memory still, each given once, the
+        oldest first; from the first call on. Only a short cut: whatever is not given here, or not confirmed
+        afterwards, is in `changes`."""
         ...

@@ -17,7 +17,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from jobmaster.contracts.values import Amendment, Extension, RecordKind, Release, Settlement
+from jobmaster.contracts.values import Amendment, Extension, RecordKind, Release, Revoke, Settlement
 from jobmaster.model.detail import RunDetail
 from jobmaster.model.job import Job, Run
 from jobmaster.model.outcome import RunOutcome
@@ -170,6 +170,11 @@ def lapsed(job: Job, now_us: int) -> tuple[Job, Run | None]:
     return _requeue(job, suspect=True, crash_count=crashes), run
 
 
+def is_meant(job: Job, revoke: Revoke) -> bool:
+    """Whether a job that is here is as its revocation expects it."""
+    return revoke.version is None or (job.epoch, job.version) == (revoke.epoch, revoke.version)
+
+
 def cancelled(job: Job, now_us: int) -> tuple[Job, Run | None]:
     """A waiting or leased job cancelled. A leased one leaves a run, `started_us` None if its start was not recorded
     yet: its handler may be running all the same, and its holder's settle will be stale."""
@@ -194,6 +199,18 @@ def unroutable(job: Job, now_us: int) -> Job | None:
 def moved(job: Job) -> Job:
     """A waiting job that goes back to the master."""
     return _move(job, JobState.HELD)
+
+
+def rebased(job: Job, started: bool, now_us: int) -> tuple[Job, Run | None]:
+    """A job kept by a store that was set back, in a new epoch: whoever holds a token of the lost time can't settle it.
+    Its lease is given back like any, for whose it was nobody can tell any more; `started` says that a start is known of
+    which the row knows nothing."""
+    version, run = job.version + 1, None
+    if job.state is JobState.RUNNING:
+        job, run = released(job, Release(job.id, job.token), now_us)
+    if started and not job.terminal and policy_of(job).at_most_once:
+        job = _fail(job, FailReason.CRASHED, now_us, error=CUT_SHORT_NOTE)
+    return msgspec.structs.replace(job, epoch=job.epoch + 1, version=version), run
 
 
 def amended(job: Job, amendment: Amendment) -> Job:

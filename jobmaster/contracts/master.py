@@ -6,25 +6,45 @@ Cut like the agent contract: batches in, values out, in the order of the items; 
 is known of it, in the live table *and* in the history; a run only if its (job, token) is new.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from jobmaster.contracts.entries import (
+    EVERYTHING,
     AgentEntry,
+    AgentState,
     ApplyAnswer,
     DefinitionEntry,
     Dispatch,
+    Event,
+    Expiry,
+    Forgotten,
+    HandedOff,
     HeldAnswer,
     MoveReport,
-    Occurrence,
     Placement,
     QuarantineEntry,
-    Schedule,
+    Routes,
     StateCount,
+)
+from jobmaster.contracts.operating import Operation
+from jobmaster.contracts.scheduling import (
+    OccurrenceEntry,
+    Planning,
+    PlanReport,
+    Saved,
+    Schedule,
+    ScheduleState,
+    Soonest,
+    Synced,
+    Taken,
+    Term,
 )
 from jobmaster.contracts.values import (
     AmendAnswer,
     Amendment,
+    HistoryTables,
+    InventoryItem,
     JobFilter,
     OutboxRecord,
     Page,
@@ -40,6 +60,11 @@ class MasterStore(Protocol):
 
     database_key: str | None
     """Equal to an agent's `traits.database_key` where both live in one database."""
+    history_tables: HistoryTables | None
+    """What an agent there may write ends of jobs into by itself; None: nothing."""
+    remote: bool
+    """Something lies in between that can keep a call waiting. Such a store asks `attempt.may_commit` before a commit,
+    and at `open` raises `MasterUnavailable` only for what may mend itself."""
 
     async def open(self) -> ProbeReport:
         """Connect, check, bring the schema up where allowed. Raises `UnsafeStore`, `SchemaOutdated`, or
@@ -67,6 +92,12 @@ class MasterStore(Protocol):
         """Held jobs due at that instant or before, soonest first."""
         ...
 
+    async def hand_off(self, before_us: int, limit: int, routes: Routes) -> HandedOff:
+        """`due` and `dispatch` at once, committed: of up to `limit` held jobs due by then, soonest first, those that
+        have a route are dispatching now. Several coordinators don't wait for each other: what one looks at, the others
+        pass over."""
+        ...
+
     async def dispatch(self, moves: Sequence[Dispatch]) -> list[Placement | None]:
         """held → dispatching: epoch and version up by one, agent and deadlines set, committed. None where the job was
         not held at the expected version any more."""
@@ -81,11 +112,18 @@ class MasterStore(Protocol):
         """(id, epoch): dispatching → queued, version unchanged; how many rows still were. None is normal."""
         ...
 
-    async def apply(self, agent: str, records: Sequence[OutboxRecord]) -> list[ApplyAnswer]:
+    async def apply(self, agent: str, records: Sequence[OutboxRecord], after: int | None = None) -> list[ApplyAnswer]:
         """Fold outbox records into jobs, history and runs, with their effects, in one transaction. On an error the
         batch is halved until the bad record is alone and quarantined; the others are applied. Terminal records end in
         history, others in the live table; a revoked one (`move`) becomes `held`; the revocation of an id the agent
-        never saw is applied to a row that is dispatching or queued at exactly that epoch."""
+        never saw is applied to a row that is dispatching or queued at exactly that epoch.
+
+        With `after`, that same transaction moves the agent's cursor from there to the last record's sequence; if the
+        cursor is elsewhere, somebody else took records in meanwhile: nothing is applied and the answer is empty."""
+        ...
+
+    async def cursor(self, agent: str) -> int:
+        """How far an agent's outbox was taken in by `apply` with `after`; 0 before the first time."""
         ...
 
     async def move(self, agent: str, outbox: str, limit: int) -> MoveReport:
@@ -114,29 +152,39 @@ class MasterStore(Protocol):
         ...
 
     async def counts(self, cap: int) -> list[StateCount]:
-        """Jobs per state and lane; history counts stop at `cap` per state and lane."""
+        """Jobs per state and lane; each count stops at `cap`."""
         ...
 
-    async def cancel(self, ids: Sequence[str]) -> list[HeldAnswer]:
-        """awaiting | held → cancelled, into history. `elsewhere` if dispatching or on an agent."""
+    async def cancel(self, ids: Sequence[str], versions: Sequence[int] | None = None) -> list[HeldAnswer]:
+        """awaiting | held → cancelled, into history. `elsewhere` if dispatching or on an agent. With `versions`, here
+        as in `redrive` and `delete`, only those that are at just that one; the others are `refused`."""
         ...
 
     async def amend(self, items: Sequence[Amendment]) -> list[AmendAnswer]:
         """Change held or awaiting jobs whose version is the expected one; any other that is not running: conflict."""
         ...
 
-    async def redrive(self, ids: Sequence[str], due_us: int, fresh: bool) -> list[HeldAnswer]:
+    async def redrive(
+        self, ids: Sequence[str], due_us: int, fresh: bool, versions: Sequence[int] | None = None
+    ) -> list[HeldAnswer]:
         """failed | cancelled → held, due then, version up by one; `fresh` sets the counters of attempts, crashes,
         snoozes and interrupts to zero."""
         ...
 
-    async def delete(self, ids: Sequence[str]) -> list[HeldAnswer]:
+    async def delete(self, ids: Sequence[str], versions: Sequence[int] | None = None) -> list[HeldAnswer]:
         """Remove terminal jobs and their runs."""
         ...
 
-    async def prune(self, before_us: int, limit: int) -> int:
-        """Remove up to `limit` terminal jobs that finished before that instant, runs included, and about as many
-        occurrences as old, and workers silent since then; how many jobs."""
+    async def forget(self, kept: Sequence[tuple[Expiry, int]]) -> Forgotten:
+        """Where the store keeps its history in parts by time: do the next thing about them, which is to drop what is
+        not to be kept for so many us since its end any more, where that is a whole part but for little. Nothing that is
+        to be kept goes. Gives what `prune` is to be asked for."""
+        ...
+
+    async def prune(self, before_us: int, limit: int, which: Expiry = EVERYTHING, below: str | None = None) -> int:
+        """Remove up to `limit` terminal jobs that finished before that instant, runs included; how many. With
+        `EVERYTHING` also about as many occurrences and events as old, and workers silent since then. `below`: leave
+        alone what `forget` will drop."""
         ...
 
     async def quarantined(self, limit: int) -> list[QuarantineEntry]:
@@ -152,8 +200,39 @@ class MasterStore(Protocol):
         ...
 
     async def enter_agent(self, entry: AgentEntry) -> AgentEntry:
-        """Make an agent known, or refresh what is; gives what was known before, else the entry itself. An entry with
-        another fingerprint than the known one changes nothing, so the caller compares the two and refuses to start."""
+        """Make an agent known, or let the mark of the known store rise; gives what was known before, else the entry
+        itself. An entry with another fingerprint or incarnation than the known one changes nothing: the caller compares
+        the two, and refuses to start, or has the store reconciled."""
+        ...
+
+    async def renew_agent(self, known: AgentEntry, entry: AgentEntry) -> AgentEntry:
+        """Replace what is known of an agent, if fingerprint and incarnation still are those of `known`; it is not in
+        quarantine then. Gives what is stored afterwards: of several who do so at once, all get one answer. An agent
+        nobody knows is entered."""
+        ...
+
+    async def note_quarantine(self, name: str, why: str | None) -> None:
+        """Keep why an agent is in quarantine; None: it is not."""
+        ...
+
+    async def turn_agent(
+        self, name: str, state: AgentState, target: str | None, who: str, unless: frozenset[AgentState] = frozenset()
+    ) -> AgentEntry | None:
+        """Put an agent into that state and record who did it, in one transaction, unless it is in one of `unless` or
+        in this state already; what is known of it afterwards. None: the master knows no such agent."""
+        ...
+
+    async def record(self, events: Sequence[Event]) -> None:
+        """Keep these, stamped with store time; an id that is kept already is left alone."""
+        ...
+
+    async def events(self, subject: str | None, before_id: str | None, limit: int) -> list[Event]:
+        """What happened, to one subject or to all, newest first."""
+        ...
+
+    async def on_agent(self, agent: str, after_id: str, limit: int) -> list[InventoryItem]:
+        """Live jobs that are dispatching, queued or running at this agent as far as the master knows, by id: what its
+        inventory is compared with."""
         ...
 
     async def agents(self) -> list[AgentEntry]:
@@ -172,29 +251,92 @@ class MasterStore(Protocol):
         """(agent, worker), those known here."""
         ...
 
-    async def save_schedule(self, schedule: Schedule) -> Schedule:
-        """Insert, or update in place by key: while it is active and its interval stays, it keeps anchor and watermark;
-        else it takes the given ones. Gives what is stored now."""
+    async def save_schedule(self, schedule: Schedule) -> Saved:
+        """Insert, or update in place by key. A new one, and one that had ended, begin with the first tick after now; an
+        edit keeps the created and anchor instants, the pause, and a tick that is due, and backfills nothing. Ticks to
+        come that were planned already are withdrawn in the same transaction, and the watermark goes back before them.
+        What is stored already, or belongs to another profile or to none, is left as it is: `changed` is false."""
+        ...
+
+    async def turn_schedule(self, key: str, state: ScheduleState) -> Saved | None:
+        """Pause, resume (with the first tick after now: a pause never replays) or end, and withdraw as `save_schedule`
+        does; of one that ends also the ticks that wait. An ended one stays so. None: there is no such schedule."""
         ...
 
     async def schedules(self) -> list[Schedule]:
         """All of them, by key."""
         ...
 
-    async def due_schedules(self, before_us: int, limit: int) -> list[Schedule]:
-        """Active ones whose next tick is not later than that, soonest first."""
+    async def schedule(self, key: str) -> Schedule | None:
+        """One of them."""
         ...
 
-    async def end_schedule(self, key: str) -> bool:
-        """No tick of it is planned any more; whether it was there and not ended yet."""
+    async def soonest(self, agents: Sequence[str]) -> Soonest:
+        """When the next schedule has to be looked at of those bound to one of these agents or to none."""
         ...
 
-    async def plan(self, occurrences: Sequence[Occurrence]) -> list[bool]:
-        """For each, in one transaction: the watermark moves by compare-and-set from `watermark_us` to `next_us`, the
-        occurrence row is inserted, and its job, as `dispatching`. False where another planner was first; then nothing
-        of it is written. False also for a tick that has its job already: then only the watermark moves."""
+    async def plan(self, planning: Planning) -> PlanReport:
+        """Look at the schedules whose time for it has come, in one transaction: for each due tick, as its terms say,
+        insert the occurrence and its job, `dispatching`, or a skipped occurrence, and move the watermark. A tick that
+        has its job gets no second one, whoever plans, and however often; a withdrawn one gets the same id again, one
+        epoch later. Nothing is planned if store time is not within the planning's bounds."""
         ...
 
-    async def ticks(self, key: str, limit: int) -> list[tuple[int, str]]:
-        """(tick, job id) of a schedule's planned occurrences, newest first."""
+    async def backfill(self, key: str, ticks: Sequence[int], planning: Planning) -> PlanReport:
+        """Plan these ticks of the past now, but those that have their job; in one transaction, the watermark aside."""
+        ...
+
+    async def occurrences(self, key: str, before_us: int | None, limit: int) -> list[OccurrenceEntry]:
+        """A schedule's ticks before that instant, latest first, each with its job as far as the master knows it."""
+        ...
+
+    async def tick_ran(self, ticks: Sequence[tuple[str, int]]) -> int:
+        """(schedule, tick): withdrawn → planned, for what could not be taken back after all; how many were."""
+        ...
+
+    async def sync_profiles(
+        self, declared: Mapping[str, Sequence[Schedule]], grace_us: int, *, dry: bool = False
+    ) -> Synced:
+        """Reconcile the schedules of these profiles with what they declare now, in one transaction, one process after
+        the other. What is not declared any more ends after the grace; what is again goes on under its old id. If a key
+        belongs to somebody else, nothing is changed. `dry` only tells."""
+        ...
+
+    async def retire(self, alive: Sequence[str], grace_us: int) -> list[Taken]:
+        """Note that these profiles are in use; end the schedules whose time to retire has come, and those of profiles
+        that nobody has used for the grace."""
+        ...
+
+    async def lead(self, duty: str, node: str, ttl_us: int) -> Term:
+        """Take or prolong the term of a duty if it is free, run out, or this node's; whose it is now."""
+        ...
+
+    async def resign(self, duty: str, node: str) -> None:
+        """End the term if it is this node's."""
+        ...
+
+    async def begin_operation(self, operation: Operation) -> Operation:
+        """Keep it, stamped with store time; one whose id is known already is left as it is. Gives what is stored."""
+        ...
+
+    async def take_operation(self, node: str, ttl_us: int) -> Operation | None:
+        """The running one that was longest not taken and is nobody else's now, for this node until store time + ttl;
+        None: there is none. Each is one node's at a time."""
+        ...
+
+    async def save_operation(self, operation: Operation, node: str) -> Operation | None:
+        """Keep how far it is, and that it has ended, if it still is this node's.
+        One that was stopped meanwhile keeps that state. Gives what is stored; None: it is not this node's."""
+        ...
+
+    async def stop_operation(self, operation_id: str) -> Operation | None:
+        """running → stopped; one that has ended stays as it is. Gives what is stored; None: there is no such."""
+        ...
+
+    async def operations(self, before_id: str | None, limit: int) -> list[Operation]:
+        """Newest first, below that id."""
+        ...
+
+    async def operation(self, operation_id: str) -> Operation | None:
+        """One of them."""
         ...

@@ -57,6 +57,8 @@ class RevokeAnswer(StrEnum):
     """It was not here; it can't come any more."""
     RUNNING = "running"
     SETTLED = "settled"
+    CHANGED = "changed"
+    """It is not here at the version that was named; nothing was written."""
 
 
 class RevokeKind(StrEnum):
@@ -85,12 +87,21 @@ class ControlKind(StrEnum):
     PURGE_LANE = "purge_lane"
 
 
+class RebaseKind(StrEnum):
+    RAISE = "raise"
+    """The job stays: a new epoch in place, its lease, if there was one, given back."""
+    REMOVE = "remove"
+    """The master knows better: the row goes."""
+
+
 class SignalKind(StrEnum):
     CANCEL = "cancel"
     """Extend now: one of your jobs was cancelled."""
     QUIET = "quiet"
     STOP = "stop"
     RESUME = "resume"
+    SCALE = "scale"
+    """Run another number of jobs at a time."""
 
 
 class RecordKind(StrEnum):
@@ -116,13 +127,33 @@ class Traits(Struct, frozen=True):
     pushes_wakeups: bool = False
     """`wait` hears of other processes' puts at once, not only of this one's."""
     transactional_put: bool = False
+    fires_delays: bool = False
+    """Delayed jobs become ready by the store's own doing: `promote` counts none of them and knows no next one."""
+    parks: bool = True
+    """Jobs whose handler nobody here knows can be looked for. Else `park` does nothing, and a claim that meets one
+    keeps it from its lane for a while, longer every time."""
     virtual_time: bool = False
     """Store time is the given clock, so tests may move it."""
     restartable: bool = True
     """Closing and opening again finds the same jobs."""
+    may_lose: bool = False
+    """Somebody else could remove a job from it without a trace, as with a stray acknowledgement: what the master knows
+    to be there is looked for now and then."""
+    writes_history: bool = False
+    """It is a `SharingTransport`: ends of jobs go into the history of a master in the same database with the settle."""
+    remembers_ends: bool = False
+    """It is a `RememberingTransport`: ends need not be read back from the outbox by the process that settled them."""
     keeps_schema: bool = False
     """It knows the option `migrate`: false makes `open` raise `SchemaOutdated`, and change nothing, where the schema is
     not the one this code works with; `found` is None where there is none yet."""
+
+
+class HistoryTables(Struct, frozen=True):
+    """The master's tables that a transport in the same database writes ends of jobs into, as a `move` would."""
+
+    job: str
+    history: str
+    run: str
 
 
 class Extension(Struct, frozen=True, gc=False):
@@ -156,6 +187,8 @@ class Settlement(Struct, frozen=True, kw_only=True, gc=False):
     finished_us: int
     progress: int | None = None
     progress_note: str | None = None
+    job: Job | None = None
+    """As it was claimed, where that is at hand: for a transport with the trait `remembers_ends`."""
 
     def digest(self) -> int:
         """63 bits that tell this outcome from another one for the same token: what makes a repeated settle
@@ -187,6 +220,8 @@ class Revoke(Struct, frozen=True, gc=False):
     id: str
     epoch: int
     kind: RevokeKind
+    version: int | None = None
+    """Only if it is here at that version; None: whatever it is by now."""
 
 
 class Revocation(Struct, frozen=True, gc=False):
@@ -300,17 +335,39 @@ class WorkerCard(Struct, frozen=True, kw_only=True):
     started_us: int
     beat_us: int = 0
     """Store time of the last heartbeat; written by the store."""
+    loop_lag_us: int | None = None
+    """The longest that its event loop took to answer lately; None where nobody measures it."""
+    rss_bytes: int | None = None
+    """Resident memory of its process; None where the system does not say."""
 
 
 class Signal(Struct, frozen=True):
     worker: str
     kind: SignalKind
     job_id: str | None = None
+    """With `cancel` the job; with `scale`, at most 36 characters of the core's own, which stores keep as they are."""
+
+
+class Rebase(Struct, frozen=True, gc=False):
+    """What reconciling makes of one row."""
+
+    id: str
+    epoch: int
+    """As the inventory said; a row at another one is left alone."""
+    kind: RebaseKind
+    started: bool = False
+    """With `raise`: its start is known elsewhere, so that an `at_most_once` job ends and is not run again."""
 
 
 class Control(Struct, frozen=True):
     kind: ControlKind
     lane: str | None = None
+    incarnation: str | None = None
+    """With `quarantine`: only if the store is this one; `Refused` otherwise. So nobody who looked a while ago closes a
+    store that was reconciled since."""
+    mark: int = 0
+    """With `quarantine`: the highest outbox sequence known of this store. No record is given one up to that again, so
+    that what was read before the store was set back can't be confirmed in the place of something else."""
 
 
 class StoreState(Struct, frozen=True):
@@ -326,6 +383,10 @@ class ProbeReport(Struct, frozen=True, kw_only=True):
     mode: StoreMode = StoreMode.OPEN
     high_water: int = 0
     """The highest outbox sequence ever given out."""
+    joined: bool = True
+    """Whether this is the store that this handle insists on; else nothing but looking works until `rejoin`."""
+    emptied: bool = False
+    """The store's counts speak of jobs where there is none at all: somebody has emptied the table."""
     findings: tuple[str, ...] = ()
     """Worth telling an operator; none of them unsafe."""
     facts: Mapping[str, str] = {}

@@ -6,16 +6,17 @@
     ├── KeyInvalid              a schedule, unique, concurrency or rate key, a tag, a title
     ├── DataInvalid             data, results, metadata: every problem with its path
     ├── OptionInvalid           an option of an enqueue call or a policy
+    │   └── ExpressionInvalid   a schedule's expression, pointing at the word
     ├── HandlerUnknown          no handler is registered under that name or class
     ├── DefinitionInvalid       a handler, profile or schedule that cannot work as written
     ├── IllegalMove             a state change the table of moves does not have
-    ├── JobNotFound
+    ├── JobNotFound, ScheduleNotFound, OperationNotFound, WorkerNotFound
     ├── JobConflict             same id with other content, or another version than expected
     ├── JobFailed, JobCancelled, ResultTimeout      what waiting for a result can come to
     ├── LeaseLost               raised to a handler that acts after its lease ended
     └── StoreError
         ├── Refused             definitely not applied; may be repeated or given up
-        │   ├── MasterUnavailable, AgentUnreachable
+        │   ├── MasterUnavailable (MasterSealed), AgentUnreachable
         │   ├── UnsafeStore     a store setting that would break a promise
         │   └── SchemaOutdated
         └── Indeterminate       may have been applied; repeat with the same ids and tokens
@@ -136,6 +137,23 @@ class OptionInvalid(JobMasterError):
         return f"{self.option}={quoted(self.value)} is not allowed; expected {self.expected}"
 
 
+class ExpressionInvalid(OptionInvalid):
+    """A schedule's expression that has no meaning; `word` is the part at fault, at character `start` of it, from 0."""
+
+    def __init__(self, expression: object, word: object, problem: str, expected: str, start: int = 0) -> None:
+        super().__init__("expression", expression, expected)
+        self.args = (expression, word, problem, expected, start)
+        self.expression = expression
+        self.word = word
+        self.problem = problem
+        self.start = start
+
+    def __str__(self) -> str:
+        whole = self.word == self.expression or not self.expression
+        where = "" if whole else f"{quoted(self.expression)}, at character {self.start + 1}: "
+        return _sentence(f"{where}{quoted(self.word)} {self.problem}", f"expected {self.expected}")
+
+
 class HandlerUnknown(JobMasterError):
     """No handler of that name is registered on this cluster; ``known`` lists those that are."""
 
@@ -190,6 +208,42 @@ class JobNotFound(JobMasterError):
 
     def __str__(self) -> str:
         return _sentence(f"job {quoted(self.job_id)} was not found", self.hint)
+
+
+class ScheduleNotFound(JobMasterError):
+    """No schedule has this key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"schedule {quoted(self.key)} was not found; `jobmaster schedules list` shows those there are"
+
+
+class OperationNotFound(JobMasterError):
+    """No operation has this id, or not any more."""
+
+    def __init__(self, operation_id: str) -> None:
+        super().__init__(operation_id)
+        self.operation_id = operation_id
+
+    def __str__(self) -> str:
+        return f"operation {quoted(self.operation_id)} was not found; `jobmaster operations list` shows those there are"
+
+
+class WorkerNotFound(JobMasterError):
+    """No worker of this id or name is registered on any agent that answered."""
+
+    def __init__(self, worker: str, known: Sequence[str] = ()) -> None:
+        self.worker = worker
+        self.known = tuple(known)
+        super().__init__(worker, self.known)
+
+    def __str__(self) -> str:
+        near = difflib.get_close_matches(self.worker[:SHOWN_CHARACTERS], self.known, n=1)
+        hint = f"did you mean {quoted(near[0])}?" if near else "`jobmaster workers list` shows those there are"
+        return _sentence(f"worker {quoted(self.worker)} was not found", hint)
 
 
 class JobConflict(JobMasterError):
@@ -300,6 +354,11 @@ class MasterUnavailable(Refused):
 
     def __str__(self) -> str:
         return _sentence(f"the master is not available: {self.problem}", self.remedy)
+
+
+class MasterSealed(MasterUnavailable):
+    """The master was moved to another database and takes no write any more. Agents and workers go on; what they have
+    recorded waits for a process that is told of the new one."""
 
 
 class AgentUnreachable(Refused):

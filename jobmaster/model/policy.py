@@ -24,6 +24,8 @@ class Policy(Struct, frozen=True, omit_defaults=True):
     max_snoozes: int = 1_000
     max_interrupts: int = 100
     unroutable_after_us: int | None = None
+    data_version: int = 1
+    """Of the handler's data, as the release wrote them that enqueued the job."""
 
     def encode(self) -> bytes:
         """Compact JSON; `{}` for the defaults."""

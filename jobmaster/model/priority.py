@@ -1,6 +1,6 @@
 """Priority: which of two ready jobs of one lane goes first."""
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 
 class Priority(IntEnum):
@@ -11,3 +11,12 @@ class Priority(IntEnum):
     MEDIUM = 2
     LOW = 3
     VERY_LOW = 4
+
+
+class LaneOrder(StrEnum):
+    """Which of the lanes that share a worker's slots goes first, while several have jobs."""
+
+    WEIGHTED = "weighted"
+    """None: each gets its share."""
+    STRICT = "strict"
+    """The first named; those behind it together get an eighth."""
