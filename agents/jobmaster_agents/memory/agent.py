@@ -4,7 +4,7 @@ It promises nothing durable and says so in its traits; in everything else it is 
 atomic, no verb holds it across an await, so that handles work from any thread and any event loop.
 
 Where to read: `store` what handles share · `shelf` the jobs and their orders · `placing`, `leasing`, `revoking`,
-`reading`, `control`, `workers` the verbs · `outbox`, `tombstones`, `hints`.
+`reading`, `control`, `reconciling`, `workers` the verbs · `outbox`, `tombstones`, `hints`.
 
 A transport that keeps its jobs in memory too, but does something about their loss, may derive from it: `shared` makes
 the store, and `locked` sees every call. Given one order of calls and their times, a store always comes to the same.
@@ -32,6 +32,7 @@ from jobmaster.contracts.values import (
     PromoteReport,
     PutAnswer,
     ReapReport,
+    Rebase,
     Release,
     Revocation,
     Revoke,
@@ -44,7 +45,7 @@ from jobmaster.contracts.values import (
 )
 from jobmaster.model.errors import ConfigurationError, Refused, quoted
 from jobmaster.model.job import Job
-from jobmaster_agents.memory import control, leasing, placing, reading, revoking, workers
+from jobmaster_agents.memory import control, leasing, placing, reading, reconciling, revoking, workers
 from jobmaster_agents.memory.store import Store, shared_store
 
 Given = TypeVarTuple("Given")
@@ -78,11 +79,14 @@ class MemoryAgent:
         self._place = url.partition(":")[2].strip("/")
         self._clock = clock or SystemClock()
         self._store: Store | None = None
+        self._incarnation = ""
+        """What this handle insists on."""
         self._heard: dict[str, int] = {}
 
     async def open(self) -> ProbeReport:
         if self._store is None:
             self._store = self.shared()
+            self._incarnation = self._store.incarnation
         return await self.probe()
 
     async def close(self) -> None:
@@ -92,24 +96,31 @@ class MemoryAgent:
         return self
 
     async def probe(self) -> ProbeReport:
-        return await self.locked(control.probe)
+        return await self.locked(control.probe, self._incarnation)
+
+    async def rejoin(self, incarnation: str) -> ProbeReport:
+        report = await self.locked(control.probe, incarnation)
+        if not report.joined:
+            raise Refused(another(self.name, report.incarnation, incarnation))
+        self._incarnation = incarnation
+        return report
 
     async def put(self, jobs: Sequence[Job], put_deadline_us: int) -> list[PutAnswer]:
-        return await self.locked(placing.put, jobs, put_deadline_us)
+        return await self.locked(placing.put, jobs, put_deadline_us, insist=True)
 
     async def claim(
         self, worker: str, quotas: Mapping[str, int], handlers: frozenset[str], limit: int, ttl_us: int
     ) -> list[Job]:
-        return await self.locked(placing.claim, worker, quotas, handlers, limit, ttl_us)
+        return await self.locked(placing.claim, worker, quotas, handlers, limit, ttl_us, insist=True)
 
     async def extend(self, items: Sequence[Extension], ttl_us: int) -> list[ExtendAnswer]:
-        return await self.locked(leasing.extend, items, ttl_us)
+        return await self.locked(leasing.extend, items, ttl_us, insist=True)
 
     async def settle(self, items: Sequence[Settlement]) -> list[SettleAnswer]:
-        return await self.locked(leasing.settle, items)
+        return await self.locked(leasing.settle, items, insist=True)
 
     async def release(self, items: Sequence[Release]) -> list[SettleAnswer]:
-        return await self.locked(leasing.release, items)
+        return await self.locked(leasing.release, items, insist=True)
 
     async def reap(self, limit: int, dead: frozenset[str] = frozenset(), expired: bool = True) -> ReapReport:
         return await self.locked(leasing.reap, limit, dead, expired)
@@ -131,6 +142,15 @@ class MemoryAgent:
 
     async def inventory(self, after_id: str, limit: int) -> list[InventoryItem]:
         return await self.locked(reading.inventory, after_id, limit)
+
+    async def rebase(self, items: Sequence[Rebase]) -> list[bool]:
+        return await self.locked(reconciling.rebase, items, insist=True)
+
+    async def adopt(self, incarnation: str) -> ProbeReport:
+        insist = (await self.probe()).incarnation != incarnation
+        report = await self.locked(reconciling.adopt, incarnation, insist=insist)
+        self._incarnation = incarnation
+        return report
 
     async def find(self, ids: Sequence[str]) -> list[Job | None]:
         return await self.locked(reading.find, ids)
@@ -199,10 +219,13 @@ class MemoryAgent:
             with store.lock:
                 store.hints.leave(waiter, ids=ids)
 
-    async def locked(self, verb: Callable[[Store, *Given], Answer], *args: *Given) -> Answer:
-        """One verb, alone with the store. Every verb but the waiting ones comes through here."""
+    async def locked(self, verb: Callable[[Store, *Given], Answer], *args: *Given, insist: bool = False) -> Answer:
+        """One verb, alone with the store. Every verb but the waiting ones comes through here. `insist`: `Refused` if
+        the store is another one than was opened or rejoined."""
         store = await self._enter()
         with store.lock:
+            if insist and store.incarnation != self._incarnation:
+                raise Refused(another(self.name, store.incarnation, self._incarnation))
             return verb(store, *args)
 
     def shared(self) -> Store:
@@ -228,6 +251,13 @@ class MemoryAgent:
 
 def _wrong_url(name: str, url: str) -> str:
     return f"agent {name!r}: {quoted(url)} is no memory transport; expected memory: or memory://place"
+
+
+def another(agent: str, found: str, expected: str) -> str:
+    return (
+        f"agent {agent!r}: the store is another one than was opened (incarnation {found}, expected {expected}); "
+        "rejoin it, or close and open the agent, to work with it"
+    )
 
 
 def _ended(store: Store, job_id: str) -> bool:

@@ -9,8 +9,9 @@ from jobmaster_agents.memory import revoking
 from jobmaster_agents.memory.store import Store
 
 
-def probe(store: Store) -> ProbeReport:
+def probe(store: Store, expected: str) -> ProbeReport:
     return ProbeReport(
+        joined=store.incarnation == expected,
         incarnation=store.incarnation,
         mode=store.mode,
         high_water=store.outbox.high_water,
@@ -37,7 +38,13 @@ def _apply(store: Store, change: Control) -> int:
         case ControlKind.DRAIN:
             store.mode = StoreMode.DRAINING
         case ControlKind.QUARANTINE:
+            if change.incarnation not in (None, store.incarnation):
+                raise Refused(
+                    f"agent {store.agent!r}: the store is incarnation {store.incarnation} by now, not "
+                    f"{change.incarnation}, and stays {store.mode}; look at it again"
+                )
             store.mode = StoreMode.QUARANTINED
+            store.outbox.high_water = max(store.outbox.high_water, change.mark)
         case ControlKind.PAUSE_LANE:
             store.paused_lanes.add(_lane(change))
         case ControlKind.RESUME_LANE:

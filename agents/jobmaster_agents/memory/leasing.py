@@ -7,7 +7,7 @@ it learns whether it is repeating itself (`accepted`, once more) or was overtake
 from collections.abc import Sequence
 
 from jobmaster.contracts import decisions
-from jobmaster.contracts.values import ExtendAnswer, Extension, ReapReport, Release, SettleAnswer, Settlement
+from jobmaster.contracts.values import ExtendAnswer, Extension, ReapReport, Release, SettleAnswer, Settlement, StoreMode
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.telemetry.probes import probe
 from jobmaster_agents.memory.shelf import Place, Row
@@ -70,6 +70,8 @@ def _release(store: Store, item: Release, now_us: int) -> SettleAnswer:
 
 
 def reap(store: Store, limit: int, dead: frozenset[str], expired: bool) -> ReapReport:
+    if store.mode is StoreMode.QUARANTINED:
+        return ReapReport()
     now_us, shelf = store.now_us(), store.shelf
     crashed: list[str] = []
     ended = 0

@@ -91,6 +91,8 @@ def claim(
 
 
 def promote(store: Store, limit: int) -> PromoteReport:
+    if store.mode is StoreMode.QUARANTINED:
+        return PromoteReport()
     now_us, shelf = store.now_us(), store.shelf
     expired = ready = 0
     while expired < limit and (first := shelf.expiring.first()) is not None and first[0] <= now_us:
@@ -111,6 +113,8 @@ def promote(store: Store, limit: int) -> PromoteReport:
 
 
 def park(store: Store, known: frozenset[str], limit: int) -> ParkReport:
+    if store.mode is StoreMode.QUARANTINED:
+        return ParkReport()
     shelf = store.shelf
     parked: dict[str, int] = {}
     left = limit

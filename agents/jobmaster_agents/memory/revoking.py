@@ -10,6 +10,7 @@ from jobmaster_agents.memory.tombstones import Tombstone
 
 _RUNNING = Revocation(RevokeAnswer.RUNNING)
 _SETTLED = Revocation(RevokeAnswer.SETTLED)
+_CHANGED = Revocation(RevokeAnswer.CHANGED)
 
 
 def revoke(store: Store, items: Sequence[Revoke]) -> list[Revocation]:
@@ -39,11 +40,13 @@ def _revoke(store: Store, item: Revoke, now_us: int) -> Revocation:
     if row is None:
         stone = store.tombstones.get(item.id)
         if stone is None or stone.epoch < item.epoch:
-            return _bar(store, item, now_us)
+            return _bar(store, item, now_us) if item.version is None else _CHANGED
         repeated = (stone.epoch, stone.revoked) == (item.epoch, item.kind)
         return stone.answer if repeated and stone.answer is not None else _SETTLED
     if row.job.epoch > item.epoch:
         return _SETTLED
+    if not decisions.is_meant(row.job, item):
+        return _CHANGED
     leased = row.place is Place.LEASED
     if leased and item.kind is RevokeKind.MOVE:
         return _RUNNING
