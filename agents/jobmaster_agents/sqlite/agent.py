@@ -1,8 +1,8 @@
 """SqliteAgent: the transport that keeps its jobs in a file, for any number of processes on one host.
 
 Where to read: `tables` and `rows` what is stored · `store` what the verbs share · `putting`, `claiming`, `settling` the
-paths on which thousands of jobs a second travel, each a few statements a batch · `leasing`, `waiting` the others, job
-by job through `ledger` · `outbox`, `reading`, `workers` · `schema` and `migrations`.
+paths on which thousands of jobs a second travel, each a few statements a batch · `leasing`, `waiting`, `reconciling`
+the others, job by job through `ledger` · `outbox`, `reading`, `workers` · `schema` and `migrations`.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from jobmaster.contracts.values import (
     PromoteReport,
     PutAnswer,
     ReapReport,
+    Rebase,
     Release,
     Revocation,
     Revoke,
@@ -44,15 +45,16 @@ from jobmaster.contracts.values import (
 )
 from jobmaster.model.errors import ConfigurationError, Refused, SchemaOutdated, quoted
 from jobmaster.model.job import Job
+from jobmaster.settling import Ended
 from jobmaster.sqlite import check_untouched, open_database, path_of
-from jobmaster_agents.sqlite import control, outbox, reading, waiting, workers
+from jobmaster_agents.sqlite import control, outbox, reading, reconciling, waiting, workers
 from jobmaster_agents.sqlite.claiming import Claimed, Claiming
 from jobmaster_agents.sqlite.leasing import Leasing
 from jobmaster_agents.sqlite.ledger import Ledger
 from jobmaster_agents.sqlite.putting import Putting
 from jobmaster_agents.sqlite.schema import HEAD, check_schema, ensure_schema
-from jobmaster_agents.sqlite.settling import Ended, Settling
-from jobmaster_agents.sqlite.store import Store
+from jobmaster_agents.sqlite.settling import Settling
+from jobmaster_agents.sqlite.store import Meta, Store
 from jobmaster_agents.sqlite.tables import Tables
 
 T = TypeVar("T")
@@ -97,7 +99,9 @@ class SqliteAgent:
         )
 
     async def open(self) -> ProbeReport:
-        if self._verbs is None:
+        if self._verbs is not None:
+            await self._bring_up(self._verbs.store)
+        else:
             if not self._migrate and not await asyncio.to_thread(check_untouched, self._path):
                 raise SchemaOutdated(self._path, None, HEAD)
             database = await asyncio.to_thread(open_database, self._path)
@@ -105,16 +109,20 @@ class SqliteAgent:
                 # Handles of one process share one store time, whoever's clock is wrong.
                 database.clock = database.clock or self._clock
                 store = Store(self.name, self._tables, database.clock, database)
-                if self._migrate:
-                    await database.write(lambda connection: ensure_schema(connection, self._tables, self._path))
-                else:
-                    await database.read(lambda connection: check_schema(connection, self._tables, self._path))
-                store.incarnation = (await database.read(store.meta)).incarnation
+                await self._bring_up(store)
+                generation = database.generation
+                store.join((await database.read(store.meta)).incarnation, generation)
             except BaseException:
                 await asyncio.to_thread(database.close)
                 raise
             self._verbs = Verbs(store)
         return await self.probe()
+
+    async def _bring_up(self, store: Store) -> None:
+        if self._migrate:
+            await store.database.write(lambda connection: ensure_schema(connection, self._tables, self._path))
+        else:
+            await store.database.read(lambda connection: check_schema(connection, self._tables, self._path))
 
     async def close(self) -> None:
         verbs, self._verbs = self._verbs, None
@@ -126,14 +134,34 @@ class SqliteAgent:
 
     async def probe(self) -> ProbeReport:
         store = self.verbs.store
-        meta, high_water = await store.database.read(lambda c: (store.meta(c), outbox.high_water(store, c)))
+
+        def look(connection: sqlite3.Connection) -> tuple[Meta, int, bool]:
+            check_schema(connection, self._tables, self._path)
+            return (
+                store.meta(connection),
+                outbox.high_water(store, connection),
+                reconciling.is_emptied(store, connection),
+            )
+
+        meta, high_water, emptied = await store.database.read(look)
         return ProbeReport(
             incarnation=meta.incarnation,
             mode=meta.mode,
             high_water=high_water,
+            joined=meta.incarnation == store.incarnation,
+            emptied=emptied,
             findings=store.database.findings(),
             facts={"kind": "sqlite", "schema": HEAD, **store.database.facts()},
         )
+
+    async def rejoin(self, incarnation: str) -> ProbeReport:
+        store = self.verbs.store
+        generation = store.database.generation
+        found = (await self.probe()).incarnation
+        if found != incarnation:
+            raise Refused(f"agent {self.name!r}: the store is incarnation {found}, not {incarnation}; look at it again")
+        store.join(incarnation, generation)
+        return await self.probe()
 
     async def put(self, jobs: Sequence[Job], put_deadline_us: int) -> list[PutAnswer]:
         verbs = self.verbs
@@ -197,6 +225,8 @@ class SqliteAgent:
         gone = await self._read(lambda c: workers.dead(store, c))
 
         def reap(connection: sqlite3.Connection) -> tuple[ReapReport, Ledger]:
+            if store.quarantined(connection):
+                return ReapReport(), Ledger(store, connection, 0)
             report, ledger = verbs.leasing.reap(connection, limit, dead | gone, expired)
             workers.forget_idle(store, connection, gone)
             return report, ledger
@@ -213,6 +243,8 @@ class SqliteAgent:
 
     async def park(self, known: frozenset[str], limit: int) -> ParkReport:
         verbs = self.verbs
+        if await self._read(verbs.store.quarantined):
+            return ParkReport()
         candidates = await self._ask(waiting.unknown_ready, known, limit)
         report, _ = await verbs.store.database.write(
             lambda connection: waiting.park(verbs.store, connection, known, limit, candidates),
@@ -251,6 +283,27 @@ class SqliteAgent:
 
     async def inventory(self, after_id: str, limit: int) -> list[InventoryItem]:
         return await self._ask(reading.inventory, after_id, limit)
+
+    async def rebase(self, items: Sequence[Rebase]) -> list[bool]:
+        verbs = self.verbs
+        done, _ = await verbs.store.database.write(
+            lambda connection: reconciling.rebase(verbs.store, connection, items),
+            after_commit="rebase.after_commit",
+            then=lambda done: verbs.gone(done[1]),
+        )
+        return done
+
+    async def adopt(self, incarnation: str) -> ProbeReport:
+        verbs = self.verbs
+        store = verbs.store
+        generation = store.database.generation
+        await store.database.write(
+            lambda connection: reconciling.adopt(store, connection, incarnation),
+            before_commit="adopt.before_commit",
+            then=verbs.publish,
+        )
+        store.join(incarnation, generation)
+        return await self.probe()
 
     async def find(self, ids: Sequence[str]) -> list[Job | None]:
         return await self._ask(reading.find, ids)

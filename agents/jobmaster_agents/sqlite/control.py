@@ -5,6 +5,7 @@ from typing import assert_never
 
 from jobmaster.contracts.values import Control, ControlKind, RevokeKind, StoreMode, StoreState
 from jobmaster.model.errors import Refused
+from jobmaster_agents.sqlite.reconciling import quarantine
 from jobmaster_agents.sqlite.store import Store
 from jobmaster_agents.sqlite.tables import READY
 from jobmaster_agents.sqlite.waiting import take_waiting
@@ -24,7 +25,7 @@ def control(store: Store, connection: sqlite3.Connection, change: Control) -> tu
         case ControlKind.DRAIN:
             _set_mode(store, connection, StoreMode.DRAINING)
         case ControlKind.QUARANTINE:
-            _set_mode(store, connection, StoreMode.QUARANTINED)
+            quarantine(store, connection, change)
         case ControlKind.RESUME:
             _set_mode(store, connection, StoreMode.OPEN)
             found = connection.execute(f"SELECT DISTINCT lane FROM {t.job} WHERE st = {READY}")

@@ -7,10 +7,12 @@ import msgspec
 
 from jobmaster.contracts import decisions
 from jobmaster.contracts.values import ExtendAnswer, Extension, ReapReport, Release, SettleAnswer
+from jobmaster.ledger import distinct
+from jobmaster.settling import Ended
 from jobmaster.telemetry.probes import probe
 from jobmaster_agents.sqlite.ledger import Ledger
 from jobmaster_agents.sqlite.rows import Row
-from jobmaster_agents.sqlite.settling import Ended, distinct, repeated
+from jobmaster_agents.sqlite.settling import repeated
 from jobmaster_agents.sqlite.store import Store, as_json
 from jobmaster_agents.sqlite.tables import LEASED
 

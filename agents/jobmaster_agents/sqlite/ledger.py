@@ -15,6 +15,7 @@ from jobmaster.contracts import decisions
 from jobmaster.contracts.values import RecordKind, Revocation, Revoke, RevokeKind
 from jobmaster.model.job import JOB_FIELDS, RUN_FIELDS, Job, Run
 from jobmaster.model.states import JobState
+from jobmaster_agents.sqlite import outbox
 from jobmaster_agents.sqlite.rows import COLUMNS, NULLABLE, Row
 from jobmaster_agents.sqlite.store import Store, as_json
 from jobmaster_agents.sqlite.tables import DELAYED, READY, bound, chunks, marks
@@ -38,6 +39,8 @@ class Ledger:
         self._connection = connection
         self._records: list[Sequence[Any]] = []
         self._stones: list[tuple[int, Sequence[Any]]] = []
+        self._forgotten: list[Sequence[Any]] = []
+        """Tombstones without a record."""
         self._changed: list[Row] = []
         self._moved: Counter[tuple[str, int]] = Counter()
 
@@ -104,6 +107,12 @@ class Ledger:
         self._record(RecordKind.EFFECT, None, run, item)
         self._stone(item.id, item.epoch, token, digest, False, item.kind, answer)
 
+    def forget(self, row: Row) -> None:
+        """A row goes of which the master knows more than is here: a tombstone, and no record."""
+        values = (row.job.id, row.job.epoch, row.last_token, row.last_digest, self.now_us, False, None, None)
+        self._forgotten.append([bound(value) for value in values])
+        self._remove(row)
+
     def flush(self) -> None:
         """Write it all."""
         tables, connection = self._store.tables, self._connection
@@ -116,11 +125,15 @@ class Ledger:
             )
             last = cursor.lastrowid or 0
         first = last - len(self._records) + 1
-        for piece in chunks(self._stones):
+        stones = [(first + index, *stone) for index, stone in self._stones]
+        if self._forgotten:
+            free = outbox.reserve(self._store, connection, len(self._forgotten))
+            stones += [(free + index, *stone) for index, stone in enumerate(self._forgotten)]
+        for piece in chunks(stones):
             values = ", ".join([_STONE_MARKS] * len(piece))
             connection.execute(
                 f"INSERT OR REPLACE INTO {tables.tombstone} ({', '.join(_STONE)}) VALUES {values}",
-                [value for index, stone in piece for value in (first + index, *stone)],
+                [value for stone in piece for value in stone],
             )
         self._store.count(connection, self._moved)
         if self.gone:

@@ -72,6 +72,26 @@ def high_water(store: Store, connection: sqlite3.Connection) -> int:
     return 0 if found is None else int(found[0])
 
 
+def reserve(store: Store, connection: sqlite3.Connection, count: int) -> int:
+    """The first of `count` sequence numbers that no record will have."""
+    raise_mark(store, connection, 0)
+    (last,) = connection.execute(
+        "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ? RETURNING seq", (count, store.tables.outbox)
+    ).fetchone()
+    return int(last) - count + 1
+
+
+def raise_mark(store: Store, connection: sqlite3.Connection, mark: int) -> None:
+    """No record gets a sequence number up to that one any more."""
+    name = store.tables.outbox
+    connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (mark, name))
+    connection.execute(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT ?1, ?2 "
+        "WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?1)",
+        (name, mark),
+    )
+
+
 def _record(values: tuple[Any, ...]) -> OutboxRecord:
     seq, kind, at_us, revoked, *rest = values
     job, run = rest[: len(JOB_FIELDS)], rest[len(JOB_FIELDS) :]

@@ -19,12 +19,21 @@ def ensure_schema(connection: sqlite3.Connection, tables: Tables, store: str) ->
     are at `HEAD` already. Raises `SchemaOutdated` where newer code has been at work."""
     found = stored_revision(connection, tables)
     if found == HEAD:
+        name_store(connection, tables)
         return
     known = {path.stem[1:5] for path in (_MIGRATIONS / "versions").glob("r*.py")}
     if found is not None and found not in known:
         raise _newer(store, found)
     _migrate(connection, tables)
     failpoint("migration.step")
+
+
+def name_store(connection: sqlite3.Connection, tables: Tables) -> None:
+    """A store whose rows were all deleted gets a name again: another one, so that nobody takes it for what it was."""
+    connection.execute(
+        f"INSERT INTO {tables.meta} SELECT 1, lower(hex(randomblob(16))), 'open', 0 "
+        f"WHERE NOT EXISTS (SELECT 1 FROM {tables.meta})"
+    )
 
 
 def check_schema(connection: sqlite3.Connection, tables: Tables, store: str) -> None:

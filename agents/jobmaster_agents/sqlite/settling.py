@@ -8,21 +8,21 @@ the decisions one by one.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from jobmaster.contracts import decisions
 from jobmaster.contracts.values import SettleAnswer, Settlement
+from jobmaster.ledger import distinct
 from jobmaster.model.job import JOB_FIELDS, RUN_FIELDS
 from jobmaster.model.outcome import RunOutcome
+from jobmaster.settling import BULK, BY_STORE_ONLY, Ended
 from jobmaster.telemetry.probes import probe
 from jobmaster_agents.sqlite.ledger import Ledger
 from jobmaster_agents.sqlite.rows import Row
 from jobmaster_agents.sqlite.store import COUNT_UP, Store
 from jobmaster_agents.sqlite.tables import LEASED, NOTHING, bound, marks, nullable, quoted
 
-_BY_STORE_ONLY = frozenset({RunOutcome.LAPSED, RunOutcome.CANCELLED})
-_BULK = frozenset({RunOutcome.SUCCEEDED, RunOutcome.FAILED})
 _SIZES = (1, 4, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 """Rows per statement; what a batch has less is filled up with rows that match nothing."""
 
@@ -30,42 +30,6 @@ _BARE = ("id", "token", "digest", "worker", "host", "started_us", "finished_us",
 """What a success without progress, error or detail brings."""
 _FULL = (*_BARE, "outcome", "reason", "error", "detail", "progress", "progress_note")
 _OPTIONAL = frozenset({"result", "reason", "error", "detail", "progress", "progress_note"})
-
-
-class _HasId(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-Item = TypeVar("Item", bound=_HasId)
-
-
-class Ended:
-    """What a batch of settlements, releases or lapses did."""
-
-    __slots__ = ("answers", "gone", "ready")
-
-    def __init__(self, answers: list[SettleAnswer]) -> None:
-        self.answers = answers
-        self.gone: list[str] = []
-        self.ready: set[str] = set()
-
-    def take(self, ledger: Ledger) -> None:
-        """What a flushed ledger did, too."""
-        self.gone += ledger.gone
-        self.ready |= ledger.ready
-
-
-def distinct(items: Iterable[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
-    """Numbered items in runs in which no id comes twice: a ledger writes a job once."""
-    run: dict[str, tuple[int, Item]] = {}
-    for at, item in items:
-        if item.id in run:
-            yield list(run.values())
-            run = {}
-        run[item.id] = (at, item)
-    if run:
-        yield list(run.values())
 
 
 class Piece:
@@ -110,7 +74,7 @@ class Settling:
         seen: set[str] = set()
         bare = True
         for at, item in enumerate(items):
-            if item.id in seen or item.outcome not in _BULK:
+            if item.id in seen or item.outcome not in BULK:
                 others.append(at)
             else:
                 bulk[item.id] = item
@@ -174,7 +138,7 @@ class Settling:
         return {job_id for job_id in piece.ids if job_id not in found}
 
     def _one(self, connection: sqlite3.Connection, ledger: Ledger, row: Row | None, item: Settlement) -> SettleAnswer:
-        if item.outcome in _BY_STORE_ONLY:
+        if item.outcome in BY_STORE_ONLY:
             raise ValueError(f"job {item.id}: outcome {item.outcome} is written by the store, not settled by a worker")
         if row is None or row.st != LEASED or row.job.token != item.token:
             return repeated(self._store, connection, item.id, item.token, item.digest())

@@ -9,9 +9,10 @@ from msgspec import Struct
 
 from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.values import StoreMode
-from jobmaster.model.errors import Refused
+from jobmaster.model.errors import Refused, SchemaOutdated
 from jobmaster.sqlite import Database
 from jobmaster_agents.sqlite.rows import Row, select
+from jobmaster_agents.sqlite.schema import HEAD
 from jobmaster_agents.sqlite.tables import Tables, marks
 
 
@@ -46,15 +47,28 @@ class Store:
         self.tables = tables
         self.clock = clock
         self.database = database
-        self.incarnation = ""
-        """As seen at `open`; every write of a lease or a job insists on it."""
+        self._joined = ("", 0)
+
+    @property
+    def incarnation(self) -> str:
+        """As opened or rejoined; every write of a lease or a job insists on it. Nothing is it once the file was
+        replaced: a copy has the same one."""
+        incarnation, generation = self._joined
+        return incarnation if generation == self.database.generation else ""
+
+    def join(self, incarnation: str, generation: int) -> None:
+        """Insist on this one from now on, as it was read in that generation of the file."""
+        self._joined = (incarnation, generation)
 
     def now_us(self) -> int:
         """Store time: one host, one clock."""
         return self.clock.wall_us()
 
     def meta(self, connection: sqlite3.Connection) -> Meta:
-        incarnation, mode, seq = connection.execute(f"SELECT incarnation, mode, seq FROM {self.tables.meta}").fetchone()
+        found = connection.execute(f"SELECT incarnation, mode, seq FROM {self.tables.meta}").fetchone()
+        if found is None:
+            raise SchemaOutdated(self.database.path, None, HEAD, "its tables were emptied; open it again")
+        incarnation, mode, seq = found
         return Meta(incarnation, StoreMode(mode), seq)
 
     def check(self, connection: sqlite3.Connection) -> Meta:
@@ -63,9 +77,14 @@ class Store:
         if meta.incarnation != self.incarnation:
             raise Refused(
                 f"agent {self.agent!r}: the store is another one than was opened (incarnation {meta.incarnation}, "
-                f"expected {self.incarnation}); close and open the agent to work with it"
+                f"expected {self.incarnation or 'the file that was replaced'}); rejoin it, or close and open the "
+                "agent, to work with it"
             )
         return meta
+
+    def quarantined(self, connection: sqlite3.Connection) -> bool:
+        """Whether housekeeping has to let the jobs be: what the rows say is not believed."""
+        return self.meta(connection).mode is StoreMode.QUARANTINED
 
     def next_seqs(self, connection: sqlite3.Connection, count: int) -> int:
         """The first of `count` places behind everybody."""

@@ -17,21 +17,24 @@ from jobmaster.contracts.values import (
     RevokeAnswer,
     RevokeKind,
 )
+from jobmaster.ledger import distinct
 from jobmaster_agents.sqlite.claiming import expire_waiting
 from jobmaster_agents.sqlite.ledger import Ledger
 from jobmaster_agents.sqlite.rows import Row
-from jobmaster_agents.sqlite.settling import distinct
 from jobmaster_agents.sqlite.store import Store, as_json
 from jobmaster_agents.sqlite.tables import DELAYED, LEASED, PARKED, READY
 
 _RUNNING = Revocation(RevokeAnswer.RUNNING)
 _SETTLED = Revocation(RevokeAnswer.SETTLED)
+_CHANGED = Revocation(RevokeAnswer.CHANGED)
 
 
 def promote(store: Store, connection: sqlite3.Connection, limit: int) -> tuple[PromoteReport, Ledger]:
     t = store.tables
     now_us = store.now_us()
     ledger = Ledger(store, connection, now_us)
+    if store.quarantined(connection):
+        return PromoteReport(), ledger
     expired = expire_waiting(store, connection, ledger, limit)
     ledger.flush()
     due = connection.execute(
@@ -182,6 +185,8 @@ def revoke(store: Store, connection: sqlite3.Connection, items: Sequence[Revoke]
 def _revoke(ledger: Ledger, row: Row, item: Revoke) -> Revocation:
     if row.job.epoch > item.epoch:
         return _SETTLED
+    if not decisions.is_meant(row.job, item):
+        return _CHANGED
     leased = row.st == LEASED
     if leased and item.kind is RevokeKind.MOVE:
         return _RUNNING
@@ -207,6 +212,8 @@ def _revoke_absent(store: Store, connection: sqlite3.Connection, ledger: Ledger,
         (item.id,),
     ).fetchone()
     if stone is None or stone[0] < item.epoch:
+        if item.version is not None:
+            return _CHANGED
         answer = Revocation(RevokeAnswer.ABSENT)
         ledger.bar(item, None, None, answer, (0, 0) if stone is None else stone[3:])
         return answer
