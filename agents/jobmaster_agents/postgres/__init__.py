@@ -1,0 +1,5 @@
+"""The Postgres transport."""
+
+from jobmaster_agents.postgres.agent import PostgresAgent
+
+__all__ = ["PostgresAgent"]
