@@ -1,0 +1,1 @@
+"""The schema of one agent in a Postgres database, revision by revision."""
