@@ -14,8 +14,12 @@ from jobmaster.telemetry.probes import probe
 
 
 class MemoryIntake(MemoryPart):
-    async def apply(self, agent: str, records: Sequence[OutboxRecord]) -> list[ApplyAnswer]:
+    async def apply(self, agent: str, records: Sequence[OutboxRecord], after: int | None = None) -> list[ApplyAnswer]:
         with self._rows() as rows:
+            if after is not None and records:
+                if rows.cursors.get(agent, 0) != after:
+                    return []
+                rows.cursors[agent] = records[-1].seq
             answers: list[ApplyAnswer] = []
             good = []
             for record in records:
@@ -29,6 +33,10 @@ class MemoryIntake(MemoryPart):
                     answers.append(ApplyAnswer.OLD)
             applied = iter(_apply(rows, good))
             return [answer if answer is ApplyAnswer.QUARANTINED else next(applied) for answer in answers]
+
+    async def cursor(self, agent: str) -> int:
+        with self._rows() as rows:
+            return rows.cursors.get(agent, 0)
 
     async def move(self, agent: str, outbox: str, limit: int) -> MoveReport:
         raise Refused(

@@ -5,10 +5,12 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from jobmaster.contracts.clock import Clock
-from jobmaster.contracts.values import ProbeReport
+from jobmaster.contracts.values import HistoryTables, ProbeReport
 from jobmaster.master.memory.history import MemoryHistory
 from jobmaster.master.memory.intake import MemoryIntake
 from jobmaster.master.memory.jobs import MemoryJobs
+from jobmaster.master.memory.operations import MemoryOperations
+from jobmaster.master.memory.planning import MemoryPlanning
 from jobmaster.master.memory.schedules import MemorySchedules
 from jobmaster.master.memory.tables import Tables
 from jobmaster.master.memory.topology import MemoryTopology
@@ -17,11 +19,15 @@ _shared: WeakValueDictionary[tuple[str, str], Tables] = WeakValueDictionary()
 _shared_lock = threading.Lock()
 
 
-class MemoryMaster(MemoryJobs, MemoryIntake, MemoryHistory, MemoryTopology, MemorySchedules):
+class MemoryMaster(
+    MemoryJobs, MemoryIntake, MemoryHistory, MemoryTopology, MemorySchedules, MemoryPlanning, MemoryOperations
+):
     """A master that lives as long as its process. Masters of one `memory://NAME` and cluster share their rows for as
     long as one of them lives; `memory:` is always a new one. Store time is the given clock."""
 
     database_key: str | None = None
+    history_tables: HistoryTables | None = None
+    remote = False
 
     def __init__(self, clock: Clock, *, url: str = "memory:", cluster: str = "") -> None:
         name = urlsplit(url).netloc

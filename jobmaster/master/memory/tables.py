@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobmaster.contracts.clock import Clock
-from jobmaster.contracts.entries import AgentEntry, DefinitionEntry, Placement, QuarantineEntry, Schedule
+from jobmaster.contracts.entries import AgentEntry, DefinitionEntry, Event, Placement, QuarantineEntry
+from jobmaster.contracts.operating import Operation
+from jobmaster.contracts.scheduling import Occurrence, Schedule, Term
 from jobmaster.contracts.values import WorkerCard
 from jobmaster.master.rules import newer
 from jobmaster.model.errors import MasterUnavailable
@@ -26,9 +28,15 @@ class Tables:
         self.quarantine: list[QuarantineEntry] = []
         self.definitions: dict[str, DefinitionEntry] = {}
         self.agents: dict[str, AgentEntry] = {}
+        self.cursors: dict[str, int] = {}
         self.workers: dict[str, tuple[str, WorkerCard]] = {}
+        self.events: dict[str, Event] = {}
         self.schedules: dict[str, Schedule] = {}
-        self.occurrences: dict[tuple[str, int], str] = {}
+        self.occurrences: dict[tuple[str, int], Occurrence] = {}
+        self.profiles: dict[str, int] = {}
+        self.terms: dict[str, Term] = {}
+        self.operations: dict[str, tuple[Operation, str, int]] = {}
+        """With the node that carries it out, and until when."""
 
     def known(self, job_id: str) -> Job | None:
         """The newest of what is known of a job, history first."""
