@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.master import MasterStore
+from jobmaster.contracts.tls import tls_context
 from jobmaster.model.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from jobmaster.master.sql.master import SqlMaster
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb", "memory")
 
@@ -35,11 +39,25 @@ def open_master(url: str, *, cluster: str, clock: Clock, options: Mapping[str, A
         from jobmaster.master.sql.master import SqlMaster
         from jobmaster.master.sql.server_engine import ServerEngine
 
-        _refuse_unknown(given, ("migrate",), url)
-        return SqlMaster(ServerEngine(url), cluster, migrate=_flag(given, "migrate", True, url))
+        mysql = not scheme.startswith("postgresql")
+        _refuse_unknown(given, ("migrate", "accept_unsafe", *(("tls",) if mysql else ())), url)
+        tls = tls_context(given.get("tls"), f"master URL {masked(url)!r}")
+        engine = ServerEngine(url, accept_unsafe=_flag(given, "accept_unsafe", False, url), tls=tls)
+        return SqlMaster(engine, cluster, migrate=_flag(given, "migrate", True, url))
     raise ConfigurationError(
         [f"master URL {masked(url)!r}: no master store has the scheme {scheme!r}; use one of {', '.join(SCHEMES)}"]
     )
+
+
+def movable_master(url: str, cluster: str, clock: Clock, *, filling: bool = False) -> "SqlMaster":
+    """The master at that URL, for who moves it to another database, or from one: with `filling` as the one to be
+    filled, which is made if it is not there. Raises `ConfigurationError`."""
+    master = open_master(url, cluster=cluster, clock=clock)
+    if url.partition(":")[0].lower() == "memory":
+        raise ConfigurationError([f"master URL {masked(url)!r}: a master in memory can't be moved; it is kept nowhere"])
+    found = cast("SqlMaster", master)
+    found.filling = filling
+    return found
 
 
 def masked(url: str) -> str:

@@ -6,15 +6,27 @@ A store only finds rows, asks here, and writes what it is told, guarded by what 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import cycle
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from jobmaster.contracts.decisions import cancelled, moved
-from jobmaster.contracts.entries import AgentEntry, ApplyAnswer, HeldAnswer, Placement, Schedule, ScheduleState
-from jobmaster.contracts.values import AmendAnswer, Amendment, OutboxRecord, PutAnswer, Revoke, RevokeKind
+from jobmaster.contracts.decisions import cancelled, moved, released
+from jobmaster.contracts.entries import (
+    AgentEntry,
+    AgentState,
+    ApplyAnswer,
+    Dispatch,
+    Event,
+    HeldAnswer,
+    Placement,
+    Routes,
+)
+from jobmaster.contracts.operating import Operation, OperationState
+from jobmaster.contracts.values import AmendAnswer, Amendment, OutboxRecord, PutAnswer, Release, Revoke, RevokeKind
 from jobmaster.model.errors import IllegalMove, OptionInvalid
+from jobmaster.model.ids import new_id
 from jobmaster.model.job import Job, Run
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.states import TERMINAL, FailReason, JobState, check_move
@@ -24,6 +36,9 @@ DISPATCH_US = 30_000_000
 
 WAITING = frozenset({JobState.AWAITING, JobState.HELD})
 """Live states in which a job is the master's own."""
+
+ON_AGENTS = frozenset({JobState.DISPATCHING, JobState.QUEUED, JobState.RUNNING})
+"""States in which a job is, or is about to be, an agent's."""
 
 REDRIVABLE = frozenset({JobState.FAILED, JobState.CANCELLED})
 
@@ -39,7 +54,14 @@ class RecordError(ValueError):
     """An outbox record that no store may take in; it belongs into the quarantine."""
 
 
-def newer(job: Job, known: Job | None) -> bool:
+class Stamp(Struct, frozen=True):
+    """How new what is known of a job is."""
+
+    epoch: int
+    version: int
+
+
+def newer(job: Job | Stamp, known: Job | Stamp | None) -> bool:
     """Whether a copy may replace what is known."""
     return known is None or (job.epoch, job.version) > (known.epoch, known.version)
 
@@ -60,6 +82,19 @@ def insert_answer(known: Job, job: Job) -> PutAnswer:
     """What to say to an id that is known."""
     same = known.handler == job.handler and known.data == job.data
     return PutAnswer.DUPLICATE if same else PutAnswer.CONFLICT
+
+
+def routed(jobs: Iterable[Job], routes: Routes) -> list[Dispatch]:
+    """Which of these held jobs goes where; those without a route are left out."""
+    draws, lane_draws = cycle(routes.draws), {lane: cycle(drawn) for lane, drawn in routes.lane_draws.items()}
+    moves = []
+    for job in jobs:
+        agent = None if job.agent is None else routes.instead.get(job.agent, job.agent)
+        if agent is None:
+            agent = next(lane_draws.get(job.lane, draws), None)
+        if agent is not None and agent in routes.agents:
+            moves.append(Dispatch(job.id, job.version, agent, routes.agents[agent]))
+    return moves
 
 
 def handed_off(job: Job, agent: str) -> Job:
@@ -91,6 +126,11 @@ def redriven(job: Job, due_us: int, fresh: bool) -> Job:
     return replace(again, attempts=0, crash_count=0, snoozes=0, interrupts=0) if fresh else again
 
 
+def expected(ids: Sequence[str], versions: Sequence[int] | None) -> Mapping[str, int]:
+    """The versions that jobs have to be at, by id; none for those that are changed whatever they are at."""
+    return {} if versions is None else dict(zip(ids, versions, strict=True))
+
+
 def held_answer(state: JobState | None) -> HeldAnswer:
     """Why a request about a job in that state changes nothing."""
     if state is None:
@@ -108,23 +148,32 @@ def amend_answer(known: Job | None, change: Amendment) -> AmendAnswer:
     return AmendAnswer.CHANGED if fits else AmendAnswer.CONFLICT
 
 
-def saved(stored: Schedule | None, given: Schedule) -> Schedule:
-    """What a schedule becomes when it is saved: while the rule stays and it is active, so do its ticks."""
-    if stored is None:
-        return given
-    if stored.interval_us == given.interval_us and stored.state is given.state is ScheduleState.ACTIVE:
-        return replace(given, created_us=stored.created_us, anchor_us=stored.anchor_us, next_us=stored.next_us)
-    return replace(given, created_us=stored.created_us)
-
-
 def entered(known: AgentEntry | None, given: AgentEntry) -> AgentEntry:
     """What is stored of an agent that starts: nothing of it if the name stands for another store already, so that the
     mistake is seen at every start and not only at the first; and the high-water mark of one store never falls."""
-    if known is None or known.incarnation != given.incarnation:
-        return given if known is None or known.fingerprint == given.fingerprint else known
-    if known.fingerprint != given.fingerprint:
+    if known is None:
+        return given
+    if same_store(known, given):
+        return replace(known, kind=given.kind, high_water=max(known.high_water, given.high_water))
+    return known
+
+
+def turned(known: AgentEntry, state: AgentState, target: str | None, unless: AbstractSet[AgentState]) -> AgentEntry:
+    """An agent after an operator's decision; the same entry where nothing changes."""
+    if known.state in unless or (known.state, known.target) == (state, target):
         return known
-    return replace(given, high_water=max(known.high_water, given.high_water))
+    return replace(known, state=state, target=target)
+
+
+def turning(entry: AgentEntry, who: str) -> Event:
+    """The record of such a decision."""
+    detail = None if entry.target is None else msgspec.json.encode({"target": entry.target})
+    return Event(id=new_id(), kind=f"agent.{entry.state}", subject=entry.name, who=who, detail=detail)
+
+
+def same_store(known: AgentEntry, given: AgentEntry) -> bool:
+    """Whether two entries of one name mean the same store, in the same life."""
+    return (known.fingerprint, known.incarnation) == (given.fingerprint, given.incarnation)
 
 
 def check_page(cursor: str | None, limit: int) -> None:
@@ -145,11 +194,13 @@ class Intake(Struct):
     answers: list[ApplyAnswer]
 
 
-def take_in(records: Sequence[OutboxRecord], known: Mapping[str, Job], runs: AbstractSet[tuple[str, int]]) -> Intake:
+def take_in(
+    records: Sequence[OutboxRecord], known: Mapping[str, Job | Stamp], runs: AbstractSet[tuple[str, int]]
+) -> Intake:
     """Fold records, each with a job or a revocation, into what is known of their jobs and of their runs, by (job,
-    token). A job takes the state of its newest record; runs are never folded. A record is applied if it told something
-    new, be it overtaken by another of the same batch."""
-    now = dict(known)
+    token); of a job that is revoked all must be known. A job takes the state of its newest record; runs are never
+    folded. A record is applied if it told something new, be it overtaken by another of the same batch."""
+    now: dict[str, Job | Stamp] = dict(known)
     fresh_runs: dict[tuple[str, int], Run] = {}
     answers = []
     for record in records:
@@ -159,13 +210,17 @@ def take_in(records: Sequence[OutboxRecord], known: Mapping[str, Job], runs: Abs
             if newer(job, now.get(job.id)):
                 now[job.id] = job
         elif record.revoked is not None:
-            job = revoked_unseen(now.get(record.revoked.id), record.revoked, record.at_us)
+            whole = now.get(record.revoked.id)
+            assert not isinstance(whole, Stamp)
+            unseen = revoked_unseen(whole, record.revoked, record.at_us)
+            if unseen is not None:
+                job, run = unseen[0], run or unseen[1]
             if job is not None:
                 new, now[job.id] = True, job
         if run is not None and (run.job_id, run.token) not in runs and (run.job_id, run.token) not in fresh_runs:
             new, fresh_runs[run.job_id, run.token] = True, run
         answers.append(ApplyAnswer.APPLIED if new else ApplyAnswer.OLD)
-    changed = [job for job_id, job in now.items() if job is not known.get(job_id)]
+    changed = [job for job_id, job in now.items() if isinstance(job, Job) and job is not known.get(job_id)]
     return Intake(changed, [*fresh_runs.values()], answers)
 
 
@@ -187,12 +242,20 @@ def reported(record: OutboxRecord) -> Job | None:
     return job
 
 
-def revoked_unseen(known: Job | None, revoke: Revoke, at_us: int) -> Job | None:
-    """What the revocation of an id the agent never saw makes of the live row; None: nothing. It holds for exactly
-    the epoch it names, whatever the version."""
-    if known is None or known.epoch != revoke.epoch or known.state not in {JobState.DISPATCHING, JobState.QUEUED}:
+def revoked_unseen(known: Job | None, revoke: Revoke, at_us: int) -> tuple[Job, Run | None] | None:
+    """What the revocation of an id the agent never saw makes of the live row, and the run it cuts short; None: nothing.
+    It holds for exactly the epoch it names, whatever the version. A job that ran there, as its last copy says, was lost
+    with its store: it is given back as by a release."""
+    if known is None or known.epoch != revoke.epoch or known.state not in ON_AGENTS:
         return None
-    return moved(known) if revoke.kind is RevokeKind.MOVE else cancelled(known, at_us)[0]
+    if revoke.kind is RevokeKind.CANCEL:
+        return cancelled(known, at_us)
+    run = None
+    if known.state is JobState.RUNNING:
+        known, run = released(known, Release(known.id, known.token), at_us)
+        if known.terminal:
+            return known, run
+    return moved(known), run
 
 
 def check_record(record: OutboxRecord) -> None:
@@ -225,3 +288,23 @@ def raw_record(record: OutboxRecord) -> bytes:
 
 
 _encoder = msgspec.json.Encoder()
+
+
+def begun(operation: Operation, now_us: int) -> Operation:
+    """An operation as it is first stored; one that is only kept for the record has ended with that."""
+    ended = None if operation.state is OperationState.RUNNING else now_us
+    return replace(operation, created_us=now_us, finished_us=ended)
+
+
+def carried_on(stored: Operation, given: Operation, now_us: int) -> Operation:
+    """What its node made of an operation; one that was stopped meanwhile stays so, with what had been done by then."""
+    kept = replace(given, created_us=stored.created_us, finished_us=stored.finished_us)
+    if stored.state is not OperationState.RUNNING:
+        return replace(kept, state=stored.state)
+    return kept if given.state is OperationState.RUNNING else replace(kept, finished_us=now_us)
+
+
+def stopped(stored: Operation, now_us: int) -> Operation:
+    if stored.state is not OperationState.RUNNING:
+        return stored
+    return replace(stored, state=OperationState.STOPPED, finished_us=now_us)

@@ -19,6 +19,8 @@ class Engine(Protocol):
     """What an agent in the same database calls it in `traits.database_key`."""
     store: str
     """The database as messages name it."""
+    remote: bool
+    """It is a server, not a file."""
     serial: bool
     """Whether writers take turns, so that what one has read stays true until it commits."""
 
@@ -42,8 +44,18 @@ class Engine(Protocol):
         applied. Raises `Refused`, or `Indeterminate` where the commit was not answered."""
         ...
 
-    async def read(self, fn: Callable[[Connection], T]) -> T:
-        """Run it; nothing it writes is kept. Raises `Refused`."""
+    async def read(self, fn: Callable[[Connection], T], *, at_once: bool = False) -> T:
+        """Run it, all of it at one moment of the database; nothing it writes is kept. `at_once`: it is one statement,
+        so it needs no transaction, which on a server saves two round trips of three. Raises `Refused`."""
+        ...
+
+    async def change_schema(self, fn: Callable[[Connection], T]) -> T:
+        """As `write`, however long it takes, and one caller at a time: in this process, and among all that share the
+        database."""
+        ...
+
+    async def check(self) -> None:
+        """Look at what the database is set to, anew. Raises `UnsafeStore`."""
         ...
 
     def now_us(self, connection: Connection) -> int:

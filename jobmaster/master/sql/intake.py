@@ -3,24 +3,25 @@
 from collections.abc import Sequence
 
 from msgspec.structs import astuple, replace
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import DBAPIError
 
 from jobmaster.contracts.entries import ApplyAnswer, Placement, QuarantineEntry
 from jobmaster.contracts.values import OutboxRecord
-from jobmaster.master.rules import newer, raw_record, spoken_of, take_in
+from jobmaster.master.rules import ON_AGENTS, Stamp, newer, raw_record, spoken_of, take_in
 from jobmaster.master.sql.bulk import BulkInsert
 from jobmaster.master.sql.dialects import among, blames_value
+from jobmaster.master.sql.ends_postgres import Ends, are_ends
 from jobmaster.master.sql.engine import Engine
 from jobmaster.master.sql.part import SqlPart
 from jobmaster.master.sql.rows import chunks
 from jobmaster.master.sql.tables import Tables
 from jobmaster.model.job import RUN_FIELDS, Job
-from jobmaster.model.states import TERMINAL, JobState
+from jobmaster.model.states import TERMINAL
 from jobmaster.telemetry.probes import probe
 
-ON_AGENTS = (JobState.DISPATCHING, JobState.QUEUED, JobState.RUNNING)
-"""States of which copies arrive; the others the master writes itself, looking at the history as it does."""
+_CURSOR = "cursor:"
+"""With an agent's name behind it: where `meta` keeps how far its outbox was taken in."""
 
 
 class SqlIntake(SqlPart):
@@ -30,15 +31,29 @@ class SqlIntake(SqlPart):
         self._insert_quarantine = BulkInsert(
             tables.quarantine, ("agent", "seq", "at_us", "error", "raw"), key=("agent", "seq"), replacing=True
         )
+        self._ends: Ends | None = None
+        self._insert_cursor = BulkInsert(tables.meta, ("name", "value"), key=("name",))
 
-    async def apply(self, agent: str, records: Sequence[OutboxRecord]) -> list[ApplyAnswer]:
+    async def apply(self, agent: str, records: Sequence[OutboxRecord], after: int | None = None) -> list[ApplyAnswer]:
         if not records:
             return []
-        answers, bad = await self._write(lambda connection: self._apply(connection, agent, records))
+
+        def apply(connection: Connection) -> tuple[list[ApplyAnswer], int]:
+            if after is not None and not self._advance(connection, agent, after, records[-1].seq):
+                return [], 0
+            return self._apply(connection, agent, records)
+
+        answers, bad = await self._write(apply)
         if bad:
             probe("quarantined", bad)
         await self._bury([record.job for record in records if record.job is not None])
         return answers
+
+    async def cursor(self, agent: str) -> int:
+        meta = self._tables.meta.c
+        query = select(meta.value).where(meta.name == _CURSOR + agent)
+        value = await self._read(lambda connection: connection.execute(query).scalar(), at_once=True)
+        return int(value or 0)
 
     async def copy(self, agent: str, jobs: Sequence[Job]) -> int:
         if not jobs:
@@ -48,8 +63,8 @@ class SqlIntake(SqlPart):
         return written
 
     async def sweep(self, limit: int) -> int:
-        query = self._rows.buried(ON_AGENTS, max(limit, 0))
-        ids = await self._read(lambda connection: [row.id for row in connection.execute(query)])
+        query = self._rows.buried(sorted(ON_AGENTS), max(limit, 0))
+        ids = await self._read(lambda connection: [row.id for row in connection.execute(query)], at_once=True)
         return await self._write(lambda connection: self._rows.bury(connection, ids)) if ids else 0
 
     async def quarantined(self, limit: int) -> list[QuarantineEntry]:
@@ -58,8 +73,20 @@ class SqlIntake(SqlPart):
         return await self._read(
             lambda connection: [
                 QuarantineEntry(row.agent, row.seq, row.at_us, row.error, row.raw) for row in connection.execute(query)
-            ]
+            ],
+            at_once=True,
         )
+
+    def _advance(self, connection: Connection, agent: str, after: int, to: int) -> bool:
+        """Compare and set the cursor, whose row stays locked until the commit; whether it was where it should be."""
+        meta, key = self._tables.meta.c, _CURSOR + agent
+        if not after:
+            self._insert_cursor.run(connection, [(key, "0")])
+        query = select(meta.value).where(meta.name == key).with_for_update()
+        if connection.execute(query).scalar() != str(after):
+            return False
+        connection.execute(update(self._tables.meta).where(meta.name == key).values(value=str(to)))
+        return True
 
     def _apply(
         self, connection: Connection, agent: str, records: Sequence[OutboxRecord]
@@ -67,6 +94,8 @@ class SqlIntake(SqlPart):
         """The answers, and how many records went into the quarantine."""
         try:
             with connection.begin_nested():
+                if connection.dialect.name == "postgresql" and are_ends(records):
+                    return self._ends_of(connection).write(connection, records), 0
                 return self._take_in(connection, records), 0
         except Exception as error:
             if not blames_value(error):
@@ -79,11 +108,19 @@ class SqlIntake(SqlPart):
         second, bad_second = self._apply(connection, agent, records[middle:])
         return first + second, bad_first + bad_second
 
+    def _ends_of(self, connection: Connection) -> Ends:
+        if self._ends is None:
+            self._ends = Ends(self._tables, connection.dialect)
+        return self._ends
+
     def _take_in(self, connection: Connection, records: Sequence[OutboxRecord]) -> list[ApplyAnswer]:
         if any(record.job is None and record.revoked is None for record in records):
             raise ValueError("the record can't be read: it has neither a job nor a revocation")
         ids = sorted(spoken_of(records))
-        known = self._rows.known(connection, ids, lock=True)
+        revoked = sorted({record.revoked.id for record in records if record.revoked is not None})
+        known: dict[str, Job | Stamp] = {**self._rows.stamps(connection, ids)}
+        if revoked:
+            known |= self._rows.known(connection, revoked, lock=True)
         run = self._tables.run.c
         runs: set[tuple[str, int]] = set()
         for chunk in chunks(ids):
@@ -95,7 +132,10 @@ class SqlIntake(SqlPart):
         return intake.answers
 
     def _copy(self, connection: Connection, agent: str, jobs: Sequence[Job]) -> int:
-        known = self._rows.known(connection, [job.id for job in jobs], lock=True)
+        # Every process copies, so mostly there is nothing new; what others are about to write is not waited for then.
+        seen = self._rows.stamps(connection, [job.id for job in jobs], lock=False)
+        jobs = [job for job in jobs if newer(job, seen.get(job.id))]
+        known: dict[str, Job | Stamp] = {**self._rows.stamps(connection, [job.id for job in jobs])}
         fresh: dict[str, Placement] = {}
         for job in jobs:
             if newer(job, known.get(job.id)):

@@ -1,15 +1,14 @@
 """The move: plain outbox records of an agent in the master's own database become history and runs, server-side.
 
-Four statements a batch, whatever its size, and no row comes to Python. Their text is written once per outbox. The guard
-is the master's usual one: a job that is live or ended at an (epoch, version) as high stays as it is, and its record
-goes all the same. Two movers at once are wasteful but right, since everything here may be done twice.
+A few statements a batch, whatever its size, and no row comes to Python. The guard is the master's usual one: a job that
+is live or ended at an (epoch, version) as high stays as it is, and its record goes all the same. Any number of movers
+may be at it; what they write may be written twice.
 
 A row that a constraint refuses must not stop those behind it: the batch is halved until that row is alone.
 """
 
-import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from sqlalchemy import Connection
@@ -17,63 +16,30 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 
 from jobmaster.contracts.entries import MoveReport
-from jobmaster.master.sql.bulk import BulkInsert
+from jobmaster.master.rules import LARGEST
 from jobmaster.master.sql.dialects import blames_value
 from jobmaster.master.sql.engine import Engine
 from jobmaster.master.sql.intake import SqlIntake
+from jobmaster.master.sql.move_postgres import PostgresMover
+from jobmaster.master.sql.move_texts import NamedMover, RangeMover
 from jobmaster.master.sql.tables import Tables
-from jobmaster.model.job import JOB_FIELDS, RUN_FIELDS
-from jobmaster.model.states import TERMINAL
 from jobmaster.telemetry.probes import probe
 
-_NAME = re.compile("[a-z][a-z0-9_]{0,59}")
-_TERMINAL = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 
+class Mover(Protocol):
+    """How one outbox is emptied in one kind of database."""
 
-class MoveTexts:
-    """The statements for one outbox, with one placeholder style. Where two numbers are asked for, they are the seqs
-    between which, both included, rows are moved."""
-
-    def __init__(self, tables: Tables, outbox: str, dialect: Dialect) -> None:
-        if not _NAME.fullmatch(outbox):
-            raise ValueError(f"outbox {outbox!r} is no table name of ours")
-        first, second = ("$1", "$2") if dialect.paramstyle == "numeric_dollar" else (_mark(dialect),) * 2
-        history, run, job = tables.history.name, tables.run.name, tables.job.name
-        plain = f"o.kind = 'plain' AND o.seq BETWEEN {first} AND {second}"
-        ended = f"{plain} AND o.job_state IN ({_TERMINAL})"
-        into_history = BulkInsert(tables.history, JOB_FIELDS, key=("id",), guarded=True).conflict(dialect)
-        into_run = BulkInsert(tables.run, RUN_FIELDS, key=("job_id", "token")).conflict(dialect)
-        self.pick = (
-            "SELECT count(*), min(seq), max(seq) FROM "
-            f"(SELECT seq FROM {outbox} WHERE kind = 'plain' ORDER BY seq LIMIT {first}) AS picked"
-        )
-        self.effects = f"SELECT count(*) FROM {outbox} WHERE kind = 'effect' AND seq <= {first}"
-        self.history = (
-            f"INSERT INTO {history} ({', '.join(JOB_FIELDS)}) "
-            f"SELECT {', '.join(f'o.job_{name}' for name in JOB_FIELDS)} FROM {outbox} AS o WHERE {ended} "
-            f"AND NOT EXISTS (SELECT 1 FROM {job} AS j WHERE j.id = o.job_id "
-            f"AND (j.epoch, j.version) >= (o.job_epoch, o.job_version)) {into_history}"
-        )
-        self.runs = (
-            f"INSERT INTO {run} ({', '.join(RUN_FIELDS)}) "
-            f"SELECT {', '.join(f'o.run_{name}' for name in RUN_FIELDS)} FROM {outbox} AS o "
-            f"WHERE {plain} AND o.run_job_id IS NOT NULL {into_run}"
-        )
-        self.live = f"SELECT EXISTS (SELECT 1 FROM {job})"
-        self.bury = (
-            f"DELETE FROM {job} WHERE id IN (SELECT o.job_id FROM {outbox} AS o WHERE {ended}) "
-            f"AND EXISTS (SELECT 1 FROM {history} AS h WHERE h.id = {job}.id "
-            f"AND (h.epoch, h.version) >= ({job}.epoch, {job}.version))"
-        )
-        self.clear = f"DELETE FROM {outbox} WHERE kind = 'plain' AND seq BETWEEN {first} AND {second}"
-        self.seqs = f"SELECT seq FROM {outbox} WHERE kind = 'plain' AND seq BETWEEN {first} AND {second} ORDER BY seq"
-        self.whole = f"SELECT * FROM {outbox} WHERE seq = {first}"
+    def move(self, connection: Connection, limit: int) -> tuple[int, int]: ...
+    def pick(self, connection: Connection, limit: int) -> list[int]: ...
+    def take(self, connection: Connection, seqs: Sequence[int]) -> None: ...
+    def effects(self, connection: Connection, high: int) -> int: ...
+    def remove(self, connection: Connection, seq: int) -> dict[str, Any]: ...
 
 
 class SqlMove(SqlIntake):
     def __init__(self, engine: Engine, tables: Tables) -> None:
         super().__init__(engine, tables)
-        self._texts: dict[str, MoveTexts] = {}
+        self._movers: dict[str, Mover] = {}
 
     async def move(self, agent: str, outbox: str, limit: int) -> MoveReport:
         report, bad = await self._engine.write(
@@ -86,56 +52,48 @@ class SqlMove(SqlIntake):
         return report
 
     def _move(self, connection: Connection, agent: str, outbox: str, limit: int) -> tuple[MoveReport, int]:
-        texts = self._texts.get(outbox)
-        if texts is None:
-            texts = self._texts[outbox] = MoveTexts(self._tables, outbox, connection.dialect)
-        count, low, high = connection.exec_driver_sql(texts.pick, (limit,)).one()
+        mover = self._mover(connection, outbox)
         bad = 0
-        if count:
-            try:
-                with connection.begin_nested():
-                    _take(connection, texts, low, high)
-            except DBAPIError as error:
-                if not blames_value(error):
-                    raise
-                seqs = [row.seq for row in connection.exec_driver_sql(texts.seqs, (low, high))]
-                bad = self._halve(connection, agent, texts, seqs)
+        try:
+            with connection.begin_nested():
+                count, high = mover.move(connection, limit)
+        except DBAPIError as error:
+            if not blames_value(error):
+                raise
+            seqs = mover.pick(connection, limit)
+            count, high = len(seqs), max(seqs, default=0)
+            bad = self._halve(connection, agent, mover, seqs) if seqs else 0
         more = count == limit
         # What was passed over is counted; behind it, a backlog would be read anew at every call.
-        effects = connection.exec_driver_sql(texts.effects, (high if more else 2**63 - 1,)).scalar_one()
+        effects = mover.effects(connection, high if more else LARGEST)
         return MoveReport(moved=count - bad, effects=effects, more=more), bad
 
-    def _halve(self, connection: Connection, agent: str, texts: MoveTexts, seqs: Sequence[int]) -> int:
+    def _mover(self, connection: Connection, outbox: str) -> Mover:
+        mover = self._movers.get(outbox)
+        if mover is None:
+            mover = self._movers[outbox] = mover_of(connection.dialect, self._tables, outbox)
+        return mover
+
+    def _halve(self, connection: Connection, agent: str, mover: Mover, seqs: Sequence[int]) -> int:
         """Move what can be moved of a batch that failed; how many rows went into the quarantine."""
         try:
             with connection.begin_nested():
-                _take(connection, texts, seqs[0], seqs[-1])
+                mover.take(connection, seqs)
         except DBAPIError as error:
             if not blames_value(error):
                 raise
             if len(seqs) > 1:
                 middle = len(seqs) // 2
-                return sum(self._halve(connection, agent, texts, half) for half in (seqs[:middle], seqs[middle:]))
-            row = connection.exec_driver_sql(texts.whole, (seqs[0],)).mappings().one()
-            self._quarantine(connection, agent, seqs[0], error, _raw(row))
-            connection.exec_driver_sql(texts.clear, (seqs[0], seqs[0]))
+                return sum(self._halve(connection, agent, mover, half) for half in (seqs[:middle], seqs[middle:]))
+            # A row nobody could use is kept as JSON; bytes become base64.
+            row = mover.remove(connection, seqs[0])
+            self._quarantine(connection, agent, seqs[0], error, msgspec.json.encode(row, enc_hook=str))
             return 1
         return 0
 
 
-def _take(connection: Connection, texts: MoveTexts, low: int, high: int) -> None:
-    connection.exec_driver_sql(texts.history, (low, high))
-    connection.exec_driver_sql(texts.runs, (low, high))
-    # Where one database serves both tiers the live table is empty but for held jobs, and mostly quite empty.
-    if connection.exec_driver_sql(texts.live).scalar_one():
-        connection.exec_driver_sql(texts.bury, (low, high))
-    connection.exec_driver_sql(texts.clear, (low, high))
-
-
-def _raw(row: Any) -> bytes:
-    """A row nobody could use, as JSON; bytes become base64."""
-    return msgspec.json.encode(dict(row), enc_hook=str)
-
-
-def _mark(dialect: Dialect) -> str:
-    return {"qmark": "?", "format": "%s"}[dialect.paramstyle]
+def mover_of(dialect: Dialect, tables: Tables, outbox: str) -> Mover:
+    """How that outbox is emptied in that database. Raises `ValueError` for a name that is no table of ours."""
+    if dialect.name == "postgresql":
+        return PostgresMover(tables, outbox, dialect)
+    return RangeMover(tables, outbox, dialect) if dialect.name == "sqlite" else NamedMover(tables, outbox, dialect)

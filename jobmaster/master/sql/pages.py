@@ -10,7 +10,22 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, exists, func, literal_column, not_, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    Tuple,
+    and_,
+    exists,
+    func,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
 
 from jobmaster.contracts.filters import matches
 from jobmaster.contracts.values import JobFilter, Page
@@ -22,6 +37,8 @@ from jobmaster.model.job import Job
 from jobmaster.model.states import TERMINAL, JobState
 
 SCANNED = 5_000
+FIRST_ID = "00000000-0000-0000-0000-000000000000"
+LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 UNUSUAL = (JobState.FAILED, JobState.CANCELLED)
 """Terminal states rare enough to have an index of their own."""
@@ -31,10 +48,12 @@ class Walk(Struct, frozen=True):
     """One way through one table, down its ids."""
 
     table: Table
-    by_index: list[ColumnElement[bool]]
-    """Conditions that an index ending in the id answers."""
+    group: list[tuple[ColumnElement[Any], str]]
+    """What the columns of an index before the id must be; none for the primary key."""
     by_row: list[ColumnElement[bool]]
     """Conditions looked at row by row."""
+    partial: list[ColumnElement[bool]] = []
+    """The condition of that index, word for word, so that the database sees that it serves."""
 
 
 def read_page(
@@ -79,9 +98,10 @@ def _live_walks(tables: Tables, where: JobFilter, states: list[JobState]) -> lis
             ),
         )
     )
-    rest = [*_by_row(job, where, "handler", "lane", "agent", "schedule"), not_(outlived)]
     if where.lane is not None and states:
-        return [Walk(job, [job.c.state == state.value, job.c.lane == where.lane], rest) for state in states]
+        rest = [*_by_row(job, where, "handler", "agent", "schedule"), not_(outlived)]
+        return [Walk(job, [(job.c.lane, where.lane), (job.c.state, state.value)], rest) for state in states]
+    rest = [*_by_row(job, where, "handler", "lane", "agent", "schedule"), not_(outlived)]
     if states:
         rest.append(_unindexed(job.c.state).in_([state.value for state in states]))
     return [Walk(job, [], rest)]
@@ -90,13 +110,12 @@ def _live_walks(tables: Tables, where: JobFilter, states: list[JobState]) -> lis
 def _history_walks(history: Table, where: JobFilter, states: list[JobState]) -> list[Walk]:
     if states and all(state in UNUSUAL for state in states):
         rest = _by_row(history, where, "handler", "lane", "agent", "schedule")
-        # Written out, word for word what the partial index says, so that the database sees that it serves.
         unusual = history.c.state != literal_column(f"'{JobState.SUCCEEDED.value}'")
-        return [Walk(history, [unusual, history.c.state == state.value], rest) for state in states]
+        return [Walk(history, [(history.c.state, state.value)], rest, [unusual]) for state in states]
     rest = _by_row(history, where, "lane", "agent", "schedule")
     if states:
         rest.append(_unindexed(history.c.state).in_([state.value for state in states]))
-    return [Walk(history, [] if where.handler is None else [history.c.handler == where.handler], rest)]
+    return [Walk(history, [] if where.handler is None else [(history.c.handler, where.handler)], rest)]
 
 
 def _by_row(table: Table, where: JobFilter, *names: str) -> list[ColumnElement[bool]]:
@@ -120,25 +139,45 @@ def _walk(
     connection: Connection, walk: Walk, where: JobFilter, cursor: str | None, limit: int, scanned: int
 ) -> tuple[list[Job], str | None]:
     """Matches below the cursor, and the id at which the walk stopped (None: at the end)."""
+    rows = connection.dialect.name == "postgresql"
     stopped: str | None = None
     if walk.by_row:
-        stopped = connection.execute(bound_query(walk, cursor, scanned)).scalar()
-    rows = [*connection.execute(rows_query(walk, cursor, stopped, limit)).mappings()]
-    jobs = [job for job in map(job_of, rows) if matches(where, job)]
-    return jobs, rows[-1]["id"] if len(rows) > limit else stopped
+        stopped = connection.execute(bound_query(walk, cursor, scanned, rows)).scalar()
+    found = [*connection.execute(rows_query(walk, cursor, stopped, limit, rows)).mappings()]
+    jobs = [job for job in map(job_of, found) if matches(where, job)]
+    return jobs, found[-1]["id"] if len(found) > limit else stopped
 
 
-def bound_query(walk: Walk, cursor: str | None, scanned: int) -> Select[Any]:
+def bound_query(walk: Walk, cursor: str | None, scanned: int, rows: bool = False) -> Select[Any]:
     """The id of the last row that one call may look at, if there are more."""
-    table_id = walk.table.c.id
-    below = [] if cursor is None else [table_id < cursor]
-    return select(table_id).where(*walk.by_index, *below).order_by(table_id.desc()).offset(scanned - 1).limit(1)
+    where, order = _within(walk, cursor, None, rows)
+    return select(walk.table.c.id).where(*where).order_by(*order).offset(scanned - 1).limit(1)
 
 
-def rows_query(walk: Walk, cursor: str | None, stopped: str | None, limit: int) -> Select[Any]:
+def rows_query(walk: Walk, cursor: str | None, stopped: str | None, limit: int, rows: bool = False) -> Select[Any]:
     """The matching rows, down to where the walk has to stop; one more than the limit tells that there are more."""
+    where, order = _within(walk, cursor, stopped, rows)
+    return select(walk.table).where(*where, *walk.by_row).order_by(*order).limit(limit + 1)
+
+
+def _within(
+    walk: Walk, cursor: str | None, stopped: str | None, rows: bool
+) -> tuple[list[ColumnElement[bool]], list[ColumnElement[Any]]]:
+    """The conditions and the order of a walk. `rows`: whole rows are compared, which says the same, and leaves Postgres
+    no other index to go by: with equalities it may walk the primary key instead, past every other group."""
     table_id = walk.table.c.id
-    within = [] if cursor is None else [table_id < cursor]
-    within += [] if stopped is None else [table_id >= stopped]
-    query = select(walk.table).where(*walk.by_index, *walk.by_row, *within)
-    return query.order_by(table_id.desc()).limit(limit + 1)
+    columns = [column for column, _ in walk.group]
+    values = [value for _, value in walk.group]
+    if not (rows and columns):
+        where = [*walk.partial, *(column == value for column, value in walk.group)]
+        where += [] if cursor is None else [table_id < cursor]
+        where += [] if stopped is None else [table_id >= stopped]
+        return where, [table_id.desc()]
+    place = tuple_(*columns, table_id)
+
+    def at(job_id: str) -> Tuple:
+        given = zip([*columns, table_id], [*values, job_id], strict=True)
+        return tuple_(*(literal(value, column.type) for column, value in given))
+
+    below = place <= at(LAST_ID) if cursor is None else place < at(cursor)
+    return [*walk.partial, below, place >= at(stopped or FIRST_ID)], [column.desc() for column in (*columns, table_id)]

@@ -23,5 +23,5 @@ class SqlPart:
     async def _write(self, fn: Callable[[Connection], T]) -> T:
         return await self._engine.write(fn)
 
-    async def _read(self, fn: Callable[[Connection], T]) -> T:
-        return await self._engine.read(fn)
+    async def _read(self, fn: Callable[[Connection], T], *, at_once: bool = False) -> T:
+        return await self._engine.read(fn, at_once=at_once)

@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any
 
 from msgspec.structs import astuple
-from sqlalchemy import Connection, Select, Table, and_, delete, exists, or_, select
+from sqlalchemy import CompoundSelect, Connection, Select, Table, and_, delete, exists, or_, select, union_all
 from sqlalchemy.engine import RowMapping
 
 from jobmaster.contracts.entries import Placement
-from jobmaster.master.rules import newer
+from jobmaster.master.rules import Stamp, newer
 from jobmaster.master.sql.bulk import BulkInsert
 from jobmaster.master.sql.dialects import among, among_given, ids_given
 from jobmaster.master.sql.tables import Tables
@@ -46,7 +46,9 @@ class JobRows:
         )
 
         # Building a statement costs several times what running it does.
-        self._queries: dict[tuple[str, bool], Select[Any]] = {}
+        self._queries: dict[tuple[str, bool, bool], Select[Any]] = {}
+
+        self._seen: CompoundSelect[Any] | None = None
 
     def live(self, connection: Connection, ids: Iterable[str], lock: bool = False) -> dict[str, Placement]:
         """Live rows by id; locked in id order where asked."""
@@ -64,12 +66,41 @@ class JobRows:
                 known[job_id] = job
         return known
 
-    def _read(self, connection: Connection, table: Table, ids: Iterable[str], lock: bool) -> Iterable[RowMapping]:
-        query = self._queries.get((table.name, lock))
+    def seen(self, connection: Connection, ids: Sequence[str]) -> dict[str, Job]:
+        """`known` of up to `CHUNK` ids, in one statement."""
+        if self._seen is None:
+            tables = (self._job, self._history)
+            parts = [
+                select(*(table.c[name] for name in JOB_FIELDS)).where(among_given(connection, table.c.id))
+                for table in tables
+            ]
+            self._seen = union_all(*parts)
+        known: dict[str, Job] = {}
+        for job in map(job_of, connection.execute(self._seen, ids_given(connection, [*ids])).mappings()):
+            old = known.get(job.id)
+            if old is None or newer(job, old) or (job.terminal and not newer(old, job)):
+                known[job.id] = job
+        return known
+
+    def stamps(self, connection: Connection, ids: Sequence[str], lock: bool = True) -> dict[str, Stamp]:
+        """How new the newest of what is known of each job is; locked in id order unless not asked for."""
+        stamps: dict[str, Stamp] = {}
+        for table in (self._job, self._history):
+            for row in self._read(connection, table, ids, lock, whole=False):
+                stamp = Stamp(row["epoch"], row["version"])
+                if newer(stamp, stamps.get(row["id"])):
+                    stamps[row["id"]] = stamp
+        return stamps
+
+    def _read(
+        self, connection: Connection, table: Table, ids: Iterable[str], lock: bool, whole: bool = True
+    ) -> Iterable[RowMapping]:
+        query = self._queries.get((table.name, lock, whole))
         if query is None:
-            query = select(table).where(among_given(connection, table.c.id))
+            query = select(*([table] if whole else [table.c.id, table.c.epoch, table.c.version]))
+            query = query.where(among_given(connection, table.c.id))
             query = query.order_by(table.c.id).with_for_update() if lock else query
-            self._queries[table.name, lock] = query
+            self._queries[table.name, lock, whole] = query
         for chunk in chunks(ids):
             yield from connection.execute(query, ids_given(connection, chunk)).mappings()
 

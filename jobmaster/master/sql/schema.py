@@ -5,7 +5,6 @@ from pathlib import Path
 from sqlalchemy import Connection, column, inspect, select, table
 
 import jobmaster.master.migrations
-from jobmaster.contracts.migrating import ONE_AT_A_TIME
 from jobmaster.master.migrations import HEAD
 from jobmaster.model.errors import SchemaOutdated
 
@@ -20,7 +19,8 @@ def revision(connection: Connection, prefix: str) -> str | None:
 
 def upgrade(connection: Connection, prefix: str, store: str) -> None:
     """Bring the schema to `HEAD`; nothing to do if another process was first. What a crash has left behind is
-    completed, as every step may be repeated. Raises `SchemaOutdated` for a revision that this code does not know."""
+    completed, as every step may be repeated. The caller lets no other migration run beside it. Raises `SchemaOutdated`
+    for a revision that this code does not know."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -30,8 +30,7 @@ def upgrade(connection: Connection, prefix: str, store: str) -> None:
     config.set_main_option("script_location", str(Path(jobmaster.master.migrations.__file__).parent))
     config.attributes.update(connection=connection, prefix=prefix)
     try:
-        with ONE_AT_A_TIME:
-            command.upgrade(config, HEAD)
+        command.upgrade(config, HEAD)
     except CommandError as error:
         raise unknown(store, found) from error
 

@@ -10,7 +10,9 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
 from jobmaster.contracts.clock import Clock
-from jobmaster.model.errors import MasterUnavailable, Refused, UnsafeStore
+from jobmaster.contracts.migrating import ONE_AT_A_TIME
+from jobmaster.master.sql.dialects import is_sealed, sealed_words
+from jobmaster.model.errors import MasterSealed, MasterUnavailable, Refused, UnsafeStore
 from jobmaster.sqlite import Database, check_untouched, open_database, path_of
 from jobmaster.sqlite.core import core_engine
 from jobmaster.sqlite.faults import is_environmental
@@ -21,6 +23,7 @@ T = TypeVar("T")
 class SqliteEngine:
     """One file. Store time is the clock given: one host, one clock."""
 
+    remote = False
     serial = True
 
     def __init__(self, url: str, clock: Clock) -> None:
@@ -59,13 +62,24 @@ class SqliteEngine:
             lambda raw: self._run(raw, fn), before_commit=before_commit, after_commit=after_commit
         )
 
-    async def read(self, fn: Callable[[sqlalchemy.Connection], T]) -> T:
+    async def read(self, fn: Callable[[sqlalchemy.Connection], T], *, at_once: bool = False) -> T:
         def snapshot(raw: sqlite3.Connection) -> T:
             # Ended by the reader; a union of two tables must see both at one moment.
             raw.execute("BEGIN")
             return self._run(raw, fn)
 
         return await self._opened().read(snapshot)
+
+    async def change_schema(self, fn: Callable[[sqlalchemy.Connection], T]) -> T:
+        def alone(connection: sqlalchemy.Connection) -> T:
+            # The writer thread may wait: whoever else migrates does so on another one.
+            with ONE_AT_A_TIME:
+                return fn(connection)
+
+        return await self.write(alone)
+
+    async def check(self) -> None:
+        """Nothing to do: a file is checked when it is opened, and what is set then is set by ourselves."""
 
     def now_us(self, connection: sqlalchemy.Connection) -> int:
         return self._clock.wall_us()
@@ -95,6 +109,8 @@ class SqliteEngine:
         except DBAPIError as error:
             if error.orig is not None and is_environmental(error.orig):
                 raise error.orig from error
+            if is_sealed(error):
+                raise MasterSealed(f"{self.store}: {sealed_words(error)}") from error
             raise Refused(f"{self.store}: {error.orig}") from error
         except (OverflowError, UnicodeError) as error:
             raise Refused(f"{self.store}: a value can't be stored ({error})") from error

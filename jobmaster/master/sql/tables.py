@@ -1,8 +1,8 @@
 """The master's tables, under one cluster's prefix.
 
 `job` holds what is not terminal, `history` what is, `run` every execution. A job is in one of the first two: the
-primary key of `history` is the id alone, so that a job can't end twice. (A store that partitions its history by time
-has to put `finished_us` into that key; what guards a write is (epoch, version), not the key.)
+primary key of `history` is the id alone, so that a job can't end twice. On Postgres `history` and `run` are
+partitioned by that id (`master.parts`).
 
 The indexes are few on purpose, since a standalone cluster writes every job into `history` on its hot path. Two of full
 size there: (handler, id) pages the jobs of a handler; (state, lane, finished_us) serves the counts, which stop at a
@@ -17,7 +17,8 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Column, Index, MetaData, Table, text
 from sqlalchemy.types import TypeEngine
 
-from jobmaster.contracts.entries import ScheduleState
+from jobmaster.contracts.entries import AgentState
+from jobmaster.contracts.scheduling import ScheduleState, TickState
 from jobmaster.master.sql import columns as c
 from jobmaster.model.job import JOB_FIELDS, RUN_FIELDS
 from jobmaster.model.outcome import RunOutcome
@@ -92,8 +93,12 @@ class Tables:
     definition: Table
     agent: Table
     worker: Table
+    event: Table
     schedule: Table
     occurrence: Table
+    profile: Table
+    term: Table
+    operation: Table
     quarantine: Table
     meta: Table
 
@@ -168,6 +173,8 @@ def build_tables(prefix: str) -> Tables:
             Column("fingerprint", c.text(), nullable=False),
             Column("incarnation", c.name(), nullable=False),
             Column("high_water", c.Micros, nullable=False),
+            Column("state", c.name(16), nullable=False, server_default=AgentState.OPEN.value),
+            Column("target", c.name(48)),
         ),
         worker=table(
             "worker",
@@ -175,6 +182,16 @@ def build_tables(prefix: str) -> Tables:
             Column("agent", c.name(48), nullable=False),
             Column("beat_us", c.Micros, nullable=False),
             Column("card", c.Payload, nullable=False),
+        ),
+        event=table(
+            "event",
+            Column("id", c.Id, primary_key=True),
+            Column("at_us", c.Micros, nullable=False),
+            Column("kind", c.name(), nullable=False),
+            Column("subject", c.Key, nullable=False),
+            Column("who", c.text(), nullable=False),
+            Column("detail", c.Payload),
+            index("event_subject", "subject", "id"),
         ),
         schedule=table(
             "schedule",
@@ -191,16 +208,53 @@ def build_tables(prefix: str) -> Tables:
             Column("policy", c.Payload, nullable=False),
             Column("labels", c.Payload),
             Column("created_us", c.Micros, nullable=False),
+            # Of the second revision. A process of the first reads `state`, and plans what is active by its interval:
+            # for what it can't know `state` says paused, and the truth is in `status`.
+            Column("recurrence", c.text()),
+            Column("terms", c.Payload),
+            Column("profile", c.name()),
+            Column("status", c.name(16), nullable=False, server_default=ScheduleState.ACTIVE.value),
+            Column("look_us", c.Micros, nullable=False, server_default="0"),
+            Column("last_job", c.Id),
+            Column("retire_us", c.Micros),
+            Column("version", c.Count, nullable=False, server_default="1"),
             check("schedule_state", f"state IN ({_quoted(ScheduleState)})"),
             index("schedule_due", "next_us", where="state = 'active'"),
+            index("schedule_look", "status", "look_us"),
+            index("schedule_profile", "profile"),
         ),
         occurrence=table(
             "occurrence",
             Column("schedule", c.Key, primary_key=True),
             Column("tick_us", c.Micros, primary_key=True, autoincrement=False),
             Column("job_id", c.Id, nullable=False),
+            Column("state", c.name(16), nullable=False, server_default=TickState.PLANNED.value),
+            Column("note", c.name(16)),
+            Column("planned_us", c.Micros),
             index("occurrence_tick", "tick_us"),
             sqlite_with_rowid=False,
+        ),
+        profile=table(
+            "profile",
+            Column("name", c.name(), primary_key=True),
+            Column("seen_us", c.Micros, nullable=False),
+        ),
+        term=table(
+            "term",
+            Column("duty", c.name(), primary_key=True),
+            Column("holder", c.text(), nullable=False),
+            Column("number", c.Micros, nullable=False),
+            Column("until_us", c.Micros, nullable=False),
+        ),
+        operation=table(
+            "operation",
+            Column("id", c.Id, primary_key=True),
+            Column("state", c.name(16), nullable=False),
+            Column("node", c.text(), nullable=False),
+            Column("until_us", c.Micros, nullable=False),
+            Column("finished_us", c.Micros),
+            Column("entry", c.Payload, nullable=False),
+            index("operation_running", "state", "until_us"),
         ),
         quarantine=table(
             "quarantine",

@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import context, op
 
+from jobmaster.master.migrations.adding import add_index
 from jobmaster.master.sql import columns as c
 
 revision = "0001"
@@ -31,7 +32,7 @@ def upgrade() -> None:
         rows: dict[str, Any] = (
             {} if where is None else {"sqlite_where": sa.text(where), "postgresql_where": sa.text(where)}
         )
-        op.create_index(prefix + name, prefix + on, [*columns], if_not_exists=True, **rows)
+        add_index(prefix + name, prefix + on, columns, **rows)
 
     table(
         "job",
