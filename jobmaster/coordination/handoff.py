@@ -1,18 +1,19 @@
 """HandOff: jobs held on the master go to an agent when they are near.
 
-This duty draws the agent and makes the first write, `held → dispatching`, for all agents; `Delivery` does the rest, per
-agent. The first write needs no agent, so jobs bound to one that is away do not stay at the head of the queue.
+This duty draws agents and makes the first write, `held → dispatching`, for all agents; `Delivery` does the rest, per
+agent. The first write needs no agent, so jobs bound to one that is away do not stay at the head of the queue. It is one
+transaction that passes over what another coordinator has before it: several share the work, and none does it twice.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from random import Random
 
 from jobmaster.agents_open import Agents
-from jobmaster.contracts.entries import Dispatch
+from jobmaster.contracts.entries import Placement
 from jobmaster.contracts.master import MasterStore
 from jobmaster.coordination.delivery import Delivery
-from jobmaster.coordination.drawing import draw_agent, put_deadline_us
-from jobmaster.model.job import Job
+from jobmaster.coordination.drawing import routes_for
 from jobmaster.store_time import StoreTime
 from jobmaster.telemetry.failpoints import failpoint
 
@@ -45,23 +46,20 @@ class HandOff:
     async def run(self) -> float:
         """One pass."""
         before_us = await self._master_time.fresh_us() + self._threshold_us
-        jobs = await self._master.due(before_us, self._limit)
-        moves = [move for job in jobs if (move := await self._move(job)) is not None]
-        full = len(jobs) == self._limit
+        if not await self._master.due(before_us, 1):
+            # Mostly so; to look costs a file no turn of its writer.
+            return POLL_SECONDS
+        found = await self._master.hand_off(before_us, self._limit, await routes_for(self._agents, self._rng))
+        full = found.seen == self._limit
         # A full page of nothing but jobs of agents that this process does not serve: look past them next time.
-        self._limit = min(MOST, self._limit * 2) if full and not moves else BATCH
-        if not moves:
+        self._limit = min(MOST, self._limit * 2) if full and not found.placements else BATCH
+        if not found.placements:
             return 0 if full and self._limit < MOST else POLL_SECONDS
-        placements = await self._master.dispatch(moves)
         failpoint("handoff.dispatching")
-        for agent in {move.agent for move in moves}:
-            self._deliveries[agent].offer(
-                [p for p, move in zip(placements, moves, strict=True) if p is not None and move.agent == agent]
-            )
+        by_agent: defaultdict[str, list[Placement]] = defaultdict(list)
+        for placement in found.placements:
+            assert placement.job.agent is not None, placement.job.id
+            by_agent[placement.job.agent].append(placement)
+        for agent, placements in by_agent.items():
+            self._deliveries[agent].offer(placements)
         return 0 if full else POLL_SECONDS
-
-    async def _move(self, job: Job) -> Dispatch | None:
-        agent = await draw_agent(self._agents, job.agent, self._rng)
-        if agent is None:
-            return None
-        return Dispatch(job.id, job.version, agent, await put_deadline_us(self._agents, agent))

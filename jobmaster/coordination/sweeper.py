@@ -2,6 +2,7 @@
 
 from jobmaster.agents_open import Agents
 from jobmaster.contracts.master import MasterStore
+from jobmaster.happenings import note
 from jobmaster.model.errors import StoreError
 
 BATCH = 500
@@ -36,3 +37,4 @@ class Sweeper:
             if card.beat_us < gone_before_us:
                 await agent.deregister(card.id)
                 await self._master.leave(card.id)
+                await note(self._master, "worker.lost", card.id, {"agent": name})

@@ -3,14 +3,17 @@
 Where both live in one database, plain records move over there and no row travels to this process; the others, on which
 the master has to act, and all of a separate agent's, are read, applied and confirmed. All three steps may be repeated,
 and several processes may do them at once.
+
+Where records can only be confirmed up to a point, each batch moves a cursor on the master in the transaction that
+applies it, by compare-and-set: of several processes that read the same records one applies them.
 """
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import structlog
 
-from jobmaster.contracts.agent import AgentTransport
+from jobmaster.contracts.agent import AgentTransport, RememberingTransport
 from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.entries import ApplyAnswer
 from jobmaster.contracts.master import MasterStore
@@ -19,6 +22,10 @@ from jobmaster.store_time import StoreTime
 
 BATCH = 500
 """Records read at a time: each may carry a job's whole data."""
+REMEMBERED_BATCH = 1_000
+"""Records brought over at a time that are here already."""
+READ_SECONDS = 1.0
+"""How long the outbox goes unread while there are such."""
 MOVE_BATCH = 2_000
 """Records moved at a time where none of them comes here."""
 POLL_SECONDS = 2.0
@@ -57,7 +64,10 @@ class Syncer:
         self._is_mine = is_mine
         self._outbox = agent.traits.shared_outbox if shared else None
         self._next_pass = clock.mono()
+        self._read_at = clock.mono()
         self._asked_at = clock.mono() - QUIET_SECONDS
+        self._cursor: int | None = None
+        """Where the master's is, as far as this process moved it last."""
 
     async def run(self) -> float:
         """One pass."""
@@ -73,6 +83,8 @@ class Syncer:
 
     async def sync(self) -> bool:
         """Bring one batch over; whether there may be more."""
+        if not self._agent.traits.confirm_by_id:
+            return await self._advance()
         if self._outbox is None:
             return await self._apply(effects_only=False)
         report = await self._master.move(self._agent.name, self._outbox, MOVE_BATCH)
@@ -80,7 +92,20 @@ class Syncer:
             return True
         return report.more
 
+    async def _apply_remembered(self) -> bool:
+        """What this process has settled just now, without reading it back; whether there was any. If it does not get
+        over, it is read from the outbox like all else."""
+        records = cast("RememberingTransport", self._agent).remembered(REMEMBERED_BATCH)
+        if records:
+            await self._confirm(records, await self._master.apply(self._agent.name, records))
+        return bool(records)
+
     async def _apply(self, *, effects_only: bool) -> bool:
+        brought = not effects_only and self._agent.traits.remembers_ends and await self._apply_remembered()
+        if brought and self._clock.mono() < self._read_at:
+            return True
+        # However many ends keep coming: what is not remembered, as retries and effects, must not wait for a pause.
+        self._read_at = self._clock.mono() + READ_SECONDS
         found = await self._agent.changes(BATCH)
         if effects_only:
             records = [record for record in found if record.kind is RecordKind.EFFECT]
@@ -88,12 +113,31 @@ class Syncer:
             left_us = await self._time.fresh_us() - OTHERS_US
             records = [record for record in found if record.at_us <= left_us or self._concerns_us(record)]
         if not records:
+            return brought
+        await self._confirm(records, await self._master.apply(self._agent.name, records))
+        return brought or len(found) == BATCH
+
+    async def _advance(self) -> bool:
+        # The cursor first: what is read after it was read can't be older than what it stands for.
+        after, self._cursor = self._cursor, None
+        if after is None:
+            after = await self._master.cursor(self._agent.name)
+        records = await self._agent.changes(BATCH)
+        if not records:
+            self._cursor = after
             return False
-        answers = Counter(await self._master.apply(self._agent.name, records))
+        answers = await self._master.apply(self._agent.name, records, after)
+        if not answers:
+            # Another process is at it. It goes on at once, this one looks again at its next pass.
+            return False
+        self._cursor = records[-1].seq
+        await self._confirm(records, answers)
+        return len(records) == BATCH
+
+    async def _confirm(self, records: Sequence[OutboxRecord], answers: Sequence[ApplyAnswer]) -> None:
         await self._agent.confirm([record.seq for record in records])
-        if answers[ApplyAnswer.QUARANTINED]:
-            _log.error("syncer.quarantined", agent=self._agent.name, records=answers[ApplyAnswer.QUARANTINED])
-        return len(found) == BATCH
+        if quarantined := answers.count(ApplyAnswer.QUARANTINED):
+            _log.error("syncer.quarantined", agent=self._agent.name, records=quarantined)
 
     def _concerns_us(self, record: OutboxRecord) -> bool:
         return record.run is None or self._is_mine(record.run.worker)
