@@ -11,7 +11,7 @@ from jobmaster.model.errors import OptionInvalid
 from jobmaster.model.policy import Labels, decode_labels
 from jobmaster.model.priority import Priority
 from jobmaster.worker.joblog import JobLog
-from jobmaster.worker.lease import Lease
+from jobmaster.worker.lease import Completer, Lease
 
 Data = TypeVar("Data", default=Mapping[str, Any])
 
@@ -22,13 +22,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class JobContext(Generic[Data]):
     """One run of one job. Its attributes do not change during the run, except `lease_valid` and `cancelled`."""
 
-    __slots__ = ("_labels", "_lease", "data")
+    __slots__ = ("_completer", "_labels", "_lease", "data")
 
     data: Data
     """The job's data, decoded and validated as the handler's type."""
 
-    def __init__(self, lease: Lease, data: Data) -> None:
+    def __init__(self, lease: Lease, data: Data, completer: Completer) -> None:
         self._lease = lease
+        self._completer = completer
         self._labels: Labels | None = None
         self.data = data
 
@@ -121,6 +122,17 @@ class JobContext(Generic[Data]):
         lease.progress = (int(percent), note or None)
         lease.holder.progressed(lease)
 
+    async def complete_in(self, connection: Any, result: Any = None) -> None:
+        """Make the job's success part of the transaction that is open on this connection (of the kinds that
+        `Scheduler.in_transaction` takes, to the database of the job's agent): what the handler wrote there and the end
+        of the job are committed together, or not at all, and only while this run still holds the lease.
+
+        The last thing to do before the commit. `result` stands in place of what the handler returns. After a rollback
+        the run goes on as if this had not been called, but returns that result. Raises `LeaseLost` if the run has no
+        right to the job any more: roll back then; `OptionInvalid` where connection or agent can't do this;
+        `DataInvalid` for the result."""
+        await self._completer.complete_in(self._lease, connection, result)
+
     def _read_labels(self) -> Labels:
         if self._labels is None:
             self._labels = decode_labels(self._lease.job.labels)
@@ -128,6 +140,11 @@ class JobContext(Generic[Data]):
 
     def __repr__(self) -> str:
         return f"JobContext(id={self.id!r}, handler={self.handler!r}, attempt={self.attempt})"
+
+
+def lease_of(context: JobContext[Any]) -> Lease:
+    """What the worker's own parts know a context by."""
+    return context._lease  # noqa: SLF001 - handlers have no use for it
 
 
 def _storable(text: str) -> bool:

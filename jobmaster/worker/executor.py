@@ -8,12 +8,14 @@ job: `deadlines.py` looks at all runs at once.
 import asyncio
 import contextvars
 import random
+from typing import Any
 
 import structlog
 
 from jobmaster.contracts.clock import Clock
 from jobmaster.listeners import EventKind, JobEvent, Listeners
-from jobmaster.model.outcome import Failed, Outcome
+from jobmaster.model import portable
+from jobmaster.model.outcome import Failed, Outcome, Succeeded
 from jobmaster.model.policy import Policy, decode_policy
 from jobmaster.model.states import FailReason
 from jobmaster.store_time import StoreTime
@@ -23,6 +25,7 @@ from jobmaster.worker.context import JobContext
 from jobmaster.worker.deadlines import Deadlines
 from jobmaster.worker.decide import RunTimedOut, decide_error, decide_result, undecodable
 from jobmaster.worker.lease import FENCED, Ending, Lease, Slots
+from jobmaster.worker.newer import NewerData
 from jobmaster.worker.ports import Handlers
 from jobmaster.worker.settlement import Settler
 from jobmaster.worker.starts import StartRecorder
@@ -46,6 +49,7 @@ class Executor:
         handlers: Handlers,
         settler: Settler,
         starts: StartRecorder,
+        newer: NewerData,
         listeners: Listeners,
         store_time: StoreTime,
         clock: Clock,
@@ -63,6 +67,7 @@ class Executor:
         self._handlers = handlers
         self._settler = settler
         self._starts = starts
+        self._newer = newer
         self._listeners = listeners
         self._store_time = store_time
         self._clock = clock
@@ -128,7 +133,7 @@ class Executor:
         self._set_aside(lease)
         task.cancel()
         if lease.ending in FENCED:
-            self._conclude(lease, None)
+            self._conclude(lease, None, ended=False)
         else:
             self._conclude(lease, self._failed(lease, _overrun(lease)))
 
@@ -174,7 +179,13 @@ class Executor:
             return None
         try:
             lease.policy = policy = self._policies.get(job.policy) or self._read_policy(job.policy)
-            data = handler.schema.decode(job.data)
+            if policy.data_version == handler.version:
+                data = handler.schema.decode(job.data)
+            elif policy.data_version < handler.version:
+                data = handler.read(job.data, policy.data_version)
+            else:
+                self._newer.met(lease, policy.data_version, handler.version)
+                return None
         except Exception as error:
             lease.started_us = self._clock.wall_us()
             return undecodable(error, self._error_bytes)
@@ -194,18 +205,29 @@ class Executor:
         self._deadlines.watch(lease)
         if self._tell_starts:
             self._listeners.emit(_started(lease))
-        value = await handler.invoke(JobContext(lease, data))
+        value = await handler.invoke(JobContext(lease, data, self))
         failpoint("run.handler_returned")
-        return decide_result(value, self._result_bytes)
+        return lease.completed or decide_result(value, self._result_bytes)
 
-    def _conclude(self, lease: Lease, outcome: Outcome | None) -> None:
-        """Hand the outcome over, then the slot back. No outcome: the lease goes back, or is gone already."""
+    async def complete_in(self, lease: Lease, connection: Any, result: Any) -> None:
+        """The success of a run, settled in a transaction of its handler's. It is settled once more, like any other,
+        when the handler has returned: the store knows it again, or, after a rollback, settles it then."""
+        raw = None if result is None else portable.encode(result, limit=self._result_bytes, what="result")
+        outcome = Succeeded(raw)
+        await self._settler.settle_in(lease, connection, outcome)
+        lease.completed = outcome
+
+    def _conclude(self, lease: Lease, outcome: Outcome | None, *, ended: bool = True) -> None:
+        """Hand the outcome over, then the slot back. No outcome: the lease goes back, unless the handler has not really
+        `ended`, or the job is cancelled."""
         lease.done = True
         if outcome is not None:
             self._settler.settle(lease, outcome)
-        elif lease.ending in FENCED:
+        elif lease.ending is Ending.CANCELLED or not ended:
             self._settler.forget(lease)
         else:
+            # A lost lease may only have expired, with the job not granted to anybody else: a store whose clock was set
+            # forward says so of every lease. Given back it need not be waited for; the fence decides.
             self._settler.give_back(lease)
         self.running.discard(lease)
         if not self.running:

@@ -13,6 +13,7 @@ from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.clock import Clock
 from jobmaster.loop import JITTER, Loop
 from jobmaster.worker.keeper import LeaseKeeper
+from jobmaster.worker.newer import NewerData
 from jobmaster.worker.settlement import Settler
 from jobmaster.worker.slots import SlotPool
 
@@ -35,7 +36,7 @@ class Intake:
         pools: Sequence[SlotPool],
         *,
         agent: AgentTransport,
-        handlers: frozenset[str],
+        newer: NewerData,
         keeper: LeaseKeeper,
         settler: Settler,
         saturated: Callable[[float], None],
@@ -46,7 +47,7 @@ class Intake:
         self._worker_id = worker_id
         self._pools = pools
         self._agent = agent
-        self._handlers = handlers
+        self._newer = newer
         self._keeper = keeper
         self._settler = settler
         self._saturated = saturated
@@ -101,6 +102,8 @@ class Intake:
     async def _pass(self) -> float:
         now = self._clock.mono()
         self._give_back(now)
+        if not self._settler.returning:
+            await self._newer.put_off()
         for pool in self._pools:
             pool.measure(now)
             if pool.suspects:
@@ -119,8 +122,12 @@ class Intake:
     async def _claim(self, pool: SlotPool, limit: int) -> None:
         hints, sent = self._hints, self._clock.mono()
         quotas = pool.quotas(limit)
-        jobs = await self._agent.claim(self._worker_id, quotas, self._handlers, limit, self._keeper.ttl_us)
-        pool.claimed(quotas, Counter(job.lane for job in jobs) if len(quotas) > 1 else {next(iter(quotas)): len(jobs)})
+        jobs = await self._agent.claim(self._worker_id, quotas, self._newer.claimable(), limit, self._keeper.ttl_us)
+        got = Counter(job.lane for job in jobs) if len(quotas) > 1 else {next(iter(quotas)): len(jobs)}
+        pool.claimed(quotas, got, self._clock.mono() - sent)
+        if not jobs and not pool.starved:
+            # A claim too small for all lanes: the others are asked now, not at the next poll.
+            self._claims.wake()
         if hints != self._hints:
             # Something came while the store was looking: it may have come behind its back.
             pool.starved = False
@@ -134,7 +141,7 @@ class Intake:
 
     def _until_next_return(self) -> float:
         due = min(pool.next_overdue(HOLD_SECONDS, HOLD_SUSPECT_SECONDS) for pool in self._pools)
-        return min(IDLE_SECONDS, max(SHORTEST_PAUSE, due - self._clock.mono()))
+        return min(IDLE_SECONDS, self._newer.resumes_in, max(SHORTEST_PAUSE, due - self._clock.mono()))
 
     async def _hear(self) -> float:
         assert self._stopping is not None

@@ -6,9 +6,10 @@ the new.
 """
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobmaster.model.job import Job
+from jobmaster.model.outcome import Succeeded
 from jobmaster.model.policy import Policy
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Ending(StrEnum):
 
 
 FENCED = frozenset({Ending.CANCELLED, Ending.LOST})
-"""The store will take nothing from this run any more."""
+"""The store has said that this run has no right to the job any more."""
 
 
 class Holder(Protocol):
@@ -48,6 +49,14 @@ class Holder(Protocol):
 
     def progressed(self, lease: "Lease") -> None:
         """The handler reported progress. Cheap, from any thread."""
+        ...
+
+
+class Completer(Protocol):
+    """Who settles a run inside a transaction of its handler's."""
+
+    async def complete_in(self, lease: "Lease", connection: Any, result: Any) -> None:
+        """As `JobContext.complete_in`; leaves what was settled in `completed`."""
         ...
 
 
@@ -65,6 +74,7 @@ class Lease:
     __slots__ = (
         "begun",
         "claimed_at",
+        "completed",
         "done",
         "ending",
         "hard_at",
@@ -118,6 +128,8 @@ class Lease:
         self.progress_at = -NEVER
         """Monotonic: when progress was last sent."""
         self.log: JobLog | None = None
+        self.completed: Succeeded | None = None
+        """What the handler has settled in a transaction of its own, whether that is committed or not."""
 
     @property
     def valid(self) -> bool:

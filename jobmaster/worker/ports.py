@@ -21,6 +21,15 @@ class RegisteredHandler(Protocol):
     def schema(self) -> Schema: ...
 
     @property
+    def version(self) -> int:
+        """Of the data that it knows."""
+        ...
+
+    def read(self, raw: bytes, version: int, /) -> Any:
+        """Stored data of an earlier version, as `schema.decode` of its own."""
+        ...
+
+    @property
     def blocking(self) -> bool:
         """It runs in a thread, and can't be cancelled."""
         ...

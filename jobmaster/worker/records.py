@@ -56,6 +56,7 @@ def settlement_of(lease: Lease, outcome: Outcome, worker: str, host: str, clock:
         finished_us=finished_us,
         progress=None if progress is None else progress[0],
         progress_note=None if progress is None else progress[1],
+        job=lease.job,
     )
 
 
@@ -73,9 +74,9 @@ def release_of(lease: Lease, worker: str, host: str) -> Release:
     )
 
 
-def event_of(lease: Lease, settlement: Settlement, listeners: Listeners) -> JobEvent | None:
+def event_of(lease: Lease, settlement: Settlement, listeners: Listeners, *, refused: bool = False) -> JobEvent | None:
     """What listeners are told, if anyone wants to know."""
-    kind = _KINDS.get(settlement.outcome)
+    kind = EventKind.LATE_RESULT if refused else _KINDS.get(settlement.outcome)
     if kind is None or not listeners.wants(kind):
         return None
     job = lease.job
@@ -88,7 +89,7 @@ def event_of(lease: Lease, settlement: Settlement, listeners: Listeners) -> JobE
         worker=settlement.worker,
         attempt=settlement.attempt,
         error=settlement.error,
-        reason=None if settlement.reason is None else str(settlement.reason),
+        reason=str(settlement.outcome) if refused else settlement.reason and str(settlement.reason),
         result=settlement.result,
         delay_seconds=settlement.after_us / SECOND if kind is EventKind.RETRY else None,
         duration_seconds=max(0, settlement.finished_us - settlement.started_us) / SECOND,

@@ -1,23 +1,24 @@
 """Settlement: outcomes on their way to the store, in batches.
 
-An outcome waits a few milliseconds for others, less if nothing else runs; batches in flight gather the next ones
-behind them. A slot is free as soon as its outcome is here, but its lease stays with the keeper until the store has
-answered. A call that failed is repeated as it was, same ids, same tokens, until there is an answer: the store
-recognises what it has applied already. Listeners hear of an outcome only after the store accepted it.
+An outcome waits a few milliseconds for others, less if nothing else runs; behind a batch in flight the next one gathers
+until it is full or that one has landed. A slot is free as soon as its outcome is here, but its lease stays with the
+keeper until the store has answered. A call that failed is repeated as it was, same ids, same tokens, until there is an
+answer: the store recognises what it has applied already. Listeners hear of an outcome only after the store accepted it.
 """
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import structlog
 
-from jobmaster.contracts.agent import AgentTransport
+from jobmaster.contracts.agent import AgentTransport, TransactionalTransport
 from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.values import Release, SettleAnswer, Settlement
-from jobmaster.listeners import Listeners
-from jobmaster.model.errors import Indeterminate, StoreError
+from jobmaster.listeners import JobEvent, Listeners
+from jobmaster.model.errors import Indeterminate, LeaseLost, OptionInvalid, StoreError
 from jobmaster.model.outcome import Outcome
 from jobmaster.telemetry.probes import probe
 from jobmaster.worker.keeper import LeaseKeeper
@@ -29,6 +30,9 @@ DELAY_SECONDS = 0.004
 """How long the first outcome of a batch waits for others while the worker is busy."""
 FLIGHTS = 2
 """Batches under way at a time: while the store writes one, the answers of the other are read."""
+BESIDE_SECONDS = 0.05
+"""How long a batch that is not full waits for the one under way: to the store it costs as much as some dozens of
+outcomes more, and the time is the store's, not the jobs', whose slots are free."""
 CONGESTED = 2_000
 """Outcomes not yet answered, beyond which nothing new is claimed."""
 RETRY_FIRST = 0.1
@@ -66,6 +70,8 @@ class Settler:
         self._on_settled = on_settled
         self._clock = clock
         self._rng = rng
+        # A lease that goes back must be there before the reapers, who wait for a whole one after an outage.
+        self._longest_pause = min(RETRY_CAP, keeper.ttl_us / 3e6)
         self._outcomes: list[tuple[Lease, Settlement]] = []
         self._returns: list[tuple[Lease, Release]] = []
         self._open = 0
@@ -87,6 +93,17 @@ class Settler:
         self._outcomes.append((lease, settlement_of(lease, outcome, self._keeper.worker_id, self._host, self._clock)))
         self._added(len(self._outcomes) >= BATCH)
 
+    async def settle_in(self, lease: Lease, connection: Any, outcome: Outcome) -> None:
+        """Settle inside a transaction of the caller's. Raises `LeaseLost`, or `OptionInvalid` where that can't be."""
+        if not self._agent.traits.transactional_put:
+            raise OptionInvalid(
+                "agent", self._agent.name, "an agent on Postgres: this one takes part in no transaction"
+            )
+        settlement = settlement_of(lease, outcome, self._keeper.worker_id, self._host, self._clock)
+        answer = await cast("TransactionalTransport", self._agent).settle_in(connection, settlement)
+        if answer is not SettleAnswer.ACCEPTED:
+            raise LeaseLost(lease.id, lease.token)
+
     def give_back(self, lease: Lease) -> None:
         """Return a lease without an outcome: unstarted as it came, or interrupted."""
         lease.done = True
@@ -102,7 +119,7 @@ class Settler:
     def hurry(self) -> None:
         """Nothing else runs: what waits goes out now."""
         if self._outcomes or self._returns:
-            self._launch()
+            self._launch(due=True)
 
     async def drain(self) -> None:
         """Return once everything was answered."""
@@ -129,14 +146,24 @@ class Settler:
             self._congested = True
         if full:
             self._launch()
-        elif self._timer is None and len(self._flights) < FLIGHTS:
-            self._timer = asyncio.get_running_loop().call_later(DELAY_SECONDS, self._launch)
+        else:
+            self._set_timer()
 
-    def _launch(self) -> None:
+    def _set_timer(self) -> None:
+        if self._timer is None and len(self._flights) < FLIGHTS:
+            delay = BESIDE_SECONDS if self._flights else DELAY_SECONDS
+            self._timer = asyncio.get_running_loop().call_later(delay, partial(self._launch, due=True))
+
+    def _may_fly(self, due: bool) -> bool:
+        waiting = max(len(self._outcomes), len(self._returns))
+        return waiting >= (1 if due or not self._flights else BATCH) and len(self._flights) < FLIGHTS
+
+    def _launch(self, *, due: bool = False) -> None:
+        """Send what waits, as far as may be; all of it if it is `due`."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while (self._outcomes or self._returns) and len(self._flights) < FLIGHTS:
+        while self._may_fly(due):
             if self._outcomes:
                 outcomes, self._outcomes = self._outcomes[:BATCH], self._outcomes[BATCH:]
                 work = self._fly_outcomes(outcomes)
@@ -146,6 +173,8 @@ class Settler:
             flight = asyncio.get_running_loop().create_task(work, name="jobmaster:worker.settlement")
             self._flights.add(flight)
             flight.add_done_callback(self._landed)
+        if self._outcomes or self._returns:
+            self._set_timer()
 
     def _landed(self, flight: "asyncio.Task[None]") -> None:
         self._flights.discard(flight)
@@ -175,12 +204,15 @@ class Settler:
                     answer=str(answer),
                     ending=lease.ending and str(lease.ending),
                 )
+                self._tell(event_of(lease, settlement, self._listeners, refused=True))
         for lease, settlement in accepted:
-            event = event_of(lease, settlement, self._listeners)
-            if event is not None:
-                self._listeners.emit(event)
+            self._tell(event_of(lease, settlement, self._listeners))
         if accepted and self._on_settled is not None:
             self._on_settled([settlement for _, settlement in accepted])
+
+    def _tell(self, event: JobEvent | None) -> None:
+        if event is not None:
+            self._listeners.emit(event)
 
     async def _fly_returns(self, batch: list[tuple[Lease, Release]]) -> None:
         for (lease, _), _ in await self._until_answered(self._agent.release, batch):
@@ -208,7 +240,7 @@ class Settler:
                 doubtful = doubtful or isinstance(error, Indeterminate)
                 _log.warning("worker.settle_again", count=len(batch), error=str(error), after_seconds=round(pause, 2))
                 await self._clock.sleep(pause * self._rng.uniform(0.75, 1.25))
-                pause = min(RETRY_CAP, 2 * pause)
+                pause = min(self._longest_pause, 2 * pause)
             except Exception as error:
                 # Not the store's trouble but one of the items': the others must not wait for it.
                 if len(batch) == 1 and tries >= TRIES_OF_ONE:

@@ -2,7 +2,9 @@
 
 Lanes with slots of their own have a pool each; all others share the worker's. A pool never holds more than its slots
 and its prefetch, and the prefetch follows the measured speed: 50 ms worth of starts, so nothing for long jobs, which
-another worker could be running, and hundreds for short ones, whose claims would otherwise cost more than they do.
+another worker could be running, and hundreds for short ones, whose claims would otherwise cost more than they do. Of
+short ones it is as many as start while a few claims are answered, where those take longer: half of that is in stock
+when the next one is sent.
 """
 
 import math
@@ -11,10 +13,15 @@ from collections.abc import Callable, Mapping
 from threading import Lock
 
 from jobmaster.worker.lease import Lease
+from jobmaster.worker.sharing import Sharing
 
 PREFETCH_SECONDS = 0.05
+PREFETCH_CLAIMS = 4
+"""As many times as long as a claim took lately: how far the prefetch of short jobs reaches at least,"""
+PREFETCH_LONGEST = 0.25
+"""and at most, in seconds. What waits for a whole one goes back."""
 SHORT_RUN_SECONDS = 0.01
-SHORT_RUN_PREFETCH = 500
+SHORT_RUN_PREFETCH = 1_000
 """The ceiling for handlers quicker than that, where no setting says otherwise."""
 MEMORY_SECONDS = 0.2
 """How long a measured speed counts."""
@@ -46,7 +53,9 @@ class SlotPool:
         start: Callable[["SlotPool", Lease], None],
         freed: Callable[["SlotPool"], None],
         gate: SuspectGate,
+        sharing: Sharing | None = None,
     ) -> None:
+        """`sharing`: how its lanes divide a claim, where not alike."""
         self.lanes = lanes
         self.slots = slots
         self.busy = 0
@@ -60,10 +69,14 @@ class SlotPool:
         self._start = start
         self._freed = freed
         self._gate = gate
+        self._sharing = sharing
         self._rich: frozenset[str] = frozenset(lanes)
+        self._vain: frozenset[str] = frozenset()
+        """Lanes asked in vain since one of them last gave something."""
         self._turn = 0
         self._starts = 0
         self._run_seconds = 0.0
+        self._claim_seconds = 0.0
         self._measured_at: float | None = None
         self._seen_starts = 0.0
         self._seen_seconds = 0.0
@@ -137,6 +150,8 @@ class SlotPool:
         lanes = self.lanes
         if len(lanes) == 1:
             return {lanes[0]: limit}
+        if self._sharing is not None:
+            return self._shared(limit, self._sharing)
         self._turn += 1
         turned = [lanes[(self._turn + place) % len(lanes)] for place in range(len(lanes))]
         if limit <= len(lanes):
@@ -151,10 +166,32 @@ class SlotPool:
             return dict.fromkeys(turned[:limit], 1)
         return quotas | {lane: share + (place < rest) for place, lane in enumerate(rich)}
 
-    def claimed(self, quotas: Mapping[str, int], got: Mapping[str, int]) -> None:
-        """A claim was answered: remember which lanes have more."""
-        self._rich = frozenset(lane for lane, quota in quotas.items() if got.get(lane, 0) >= quota)
-        self.starved = not self._rich and len(quotas) == len(self.lanes)
+    def _shared(self, limit: int, sharing: Sharing) -> dict[str, int]:
+        poor = [lane for lane in self.lanes if lane not in self._rich]
+        if len(poor) == len(self.lanes):
+            poor = []
+        # These are asked for a little each, as they may have something again; of small claims now and then, in turn.
+        self._turn += 1
+        each = max(1, limit // (FULL_QUOTA_SHARE * len(poor))) if poor else 1
+        room = limit // 2 // each or int(self._turn % FULL_QUOTA_SHARE == 0)
+        asked = [poor[(self._turn + place) % len(poor)] for place in range(min(len(poor), room))]
+        left = limit - each * len(asked)
+        quotas = sharing.divide(left, [lane for lane in self.lanes if lane not in poor]) if left else {}
+        return quotas | dict.fromkeys(asked, each)
+
+    def claimed(self, quotas: Mapping[str, int], got: Mapping[str, int], seconds: float = 0.0) -> None:
+        """A claim was answered after `seconds`: remember which lanes have more."""
+        self._claim_seconds += (seconds - self._claim_seconds) * 0.2
+        full = frozenset(lane for lane, quota in quotas.items() if got.get(lane, 0) >= quota)
+        # A small claim under a sharing leaves lanes out that have plenty.
+        self._rich = full if self._sharing is None else (self._rich - quotas.keys()) | full
+        self._vain = frozenset() if any(got.values()) else self._vain.union(quotas)
+        self.starved = not self._rich and (len(quotas) == len(self.lanes) or len(self._vain) == len(self.lanes))
+        if self.starved:
+            # Whatever comes next may come to any lane: each is asked again, and no other is taken for poor because
+            # the first one to be asked happened to have something.
+            self._vain = frozenset()
+            self._rich = frozenset(self.lanes)
 
     def measure(self, now: float) -> None:
         """Bring the prefetch up to date. Time without work says nothing about speed and counts little."""
@@ -171,7 +208,13 @@ class SlotPool:
         self._seen_seconds = self._seen_seconds * fade + elapsed
         self._starts = 0
         self._measured_at = now
-        self.prefetch = min(self._prefetch_ceiling(), int(self._seen_starts / self._seen_seconds * PREFETCH_SECONDS))
+        ahead = self._seen_starts / self._seen_seconds * self._prefetch_seconds()
+        self.prefetch = min(self._prefetch_ceiling(), int(ahead))
+
+    def _prefetch_seconds(self) -> float:
+        if self._run_seconds >= SHORT_RUN_SECONDS:
+            return PREFETCH_SECONDS
+        return max(PREFETCH_SECONDS, min(PREFETCH_LONGEST, PREFETCH_CLAIMS * self._claim_seconds))
 
     def _prefetch_ceiling(self) -> int:
         if self._ceiling is not None:

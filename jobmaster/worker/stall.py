@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection
 
 import structlog
@@ -10,10 +11,12 @@ import structlog
 from jobmaster.worker.lease import Lease
 
 WARN_SECONDS = 1.0
-"""With the half second between two looks, a handler is named within 2 s."""
+"""With the quarter of a second between two looks, a handler is named within 2 s."""
 LONGEST_STEP = 1.0
 """More time than this between two looks was not the loop's fault: the whole process did not run."""
 SHOWN_HANDLERS = 5
+LAG_SECONDS = 10.0
+"""How long the slowest answer of the loop is remembered."""
 
 _log = structlog.get_logger("jobmaster.worker")
 
@@ -33,6 +36,9 @@ class StallWatch:
         self._warned = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
+        self._asked_at = 0.0
+        self._slowest = 0.0
+        self._slowest_at = float("-inf")
 
     def start(self) -> None:
         """The running loop, on this thread, is the one to watch."""
@@ -40,8 +46,9 @@ class StallWatch:
         self._thread = threading.get_ident()
 
     def look(self, held: Collection[Lease], now: float) -> None:
-        """Called every half second on another thread. Warns once per stall. When a run is past its timeout and its
-        grace, all leases are let go and `on_unresponsive` is called."""
+        """Called every quarter of a second on another thread, less often while nothing is held. Warns once per stall
+        in which something is. When a run is past its timeout and its grace, all leases are let go and
+        `on_unresponsive` is called."""
         assert self._loop is not None
         loop = self._loop
         elapsed = 0.0 if self._looked_at is None else min(now - self._looked_at, LONGEST_STEP)
@@ -50,8 +57,9 @@ class StallWatch:
             if self._warned:
                 _log.warning("worker.loop_unblocked", after_seconds=round(self._stalled, 1))
             self._stalled, self._warned = 0.0, False
-            if held:
-                self._ask(loop)
+            self._ask(loop)
+            return
+        if not held:
             return
         self._stalled += elapsed
         if self._stalled < self._warn_after:
@@ -70,7 +78,13 @@ class StallWatch:
             self._let_go()
             self._on_unresponsive()
 
+    @property
+    def lag(self) -> float | None:
+        """Seconds that the loop took to answer, the longest of the last ones; None before the first answer."""
+        return None if self._slowest_at == float("-inf") else self._slowest
+
     def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._asked_at = time.monotonic()
         self._answered = False
         try:
             loop.call_soon_threadsafe(self._answer)
@@ -78,6 +92,10 @@ class StallWatch:
             self._answered = True
 
     def _answer(self) -> None:
+        now = time.monotonic()
+        lag = now - self._asked_at
+        if lag >= self._slowest or now - self._slowest_at > LAG_SECONDS:
+            self._slowest, self._slowest_at = lag, now
         self._answered = True
 
     def _culprit(self, loop: asyncio.AbstractEventLoop, held: Collection[Lease]) -> dict[str, object]:

@@ -18,17 +18,23 @@ import structlog
 
 from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.clock import Clock, SystemClock
-from jobmaster.contracts.values import SignalKind, WorkerCard
+from jobmaster.contracts.values import Signal, SignalKind, WorkerCard
 from jobmaster.listeners import EventKind, JobEvent, Listeners
+from jobmaster.model.errors import OptionInvalid
+from jobmaster.model.priority import LaneOrder
 from jobmaster.store_time import StoreTime
 from jobmaster.worker.executor import Executor
 from jobmaster.worker.intake import Intake
 from jobmaster.worker.keeper import LeaseKeeper, exit_process
 from jobmaster.worker.lease import Ending, Lease
+from jobmaster.worker.newer import NewerData
 from jobmaster.worker.ports import Handlers
+from jobmaster.worker.scaling import MOST_SLOTS, Scale, read_scale
 from jobmaster.worker.settlement import OnSettled, Settler
+from jobmaster.worker.sharing import Sharing
 from jobmaster.worker.slots import SlotPool, SuspectGate
 from jobmaster.worker.starts import StartRecorder
+from jobmaster.worker.vitals import resident_bytes
 
 if TYPE_CHECKING:
     from jobmaster.settings import Limits, Timings, WorkerSettings
@@ -42,6 +48,10 @@ HARD_SECONDS = 0.5
 
 _PROCESS_GATE = SuspectGate()
 _log = structlog.get_logger("jobmaster.worker")
+
+
+def _nothing() -> None:
+    return
 
 
 class WorkerState(StrEnum):
@@ -70,12 +80,14 @@ class Worker:
         rng: random.Random,
         on_settled: OnSettled | None = None,
         on_stop: Callable[[], None] | None = None,
+        on_change: Callable[[], None] | None = None,
         on_unresponsive: Callable[[], None] = exit_process,
         threaded: bool | None = None,
         version: str = "",
     ) -> None:
         """`on_settled` hears of outcomes the store accepted, `on_stop` of a stop asked for through a signal (unless
-        given, the worker stops itself). `threaded`: leases are kept on a thread; unless given, where time is real."""
+        given, the worker stops itself), `on_change` of anything else it did because of one. `threaded`: leases are kept
+        on a thread; unless given, where time is real."""
         self.settings = settings
         self.host = socket.gethostname()
         self.name = settings.name or self.host
@@ -87,6 +99,8 @@ class Worker:
         self._handlers = registry.names
         self._version = version
         self._on_stop = on_stop
+        self._on_change = on_change or _nothing
+        self._scaled: Scale | None = None
         self._started_us = clock.wall_us()
         self._hard = asyncio.Event()
         self._stopped: asyncio.Future[None] | None = None
@@ -116,10 +130,12 @@ class Worker:
             clock=clock,
             rng=rng,
         )
+        newer = NewerData(agent, registry.names, clock)
         self._executor = Executor(
             handlers=registry,
             settler=self._settler,
             starts=StartRecorder(agent, self._keeper, clock),
+            newer=newer,
             listeners=listeners,
             store_time=StoreTime(clock, agent.store_now_us),
             clock=clock,
@@ -132,7 +148,7 @@ class Worker:
             self.id,
             self._pools,
             agent=agent,
-            handlers=registry.names,
+            newer=newer,
             keeper=self._keeper,
             settler=self._settler,
             saturated=self._saturated,
@@ -192,7 +208,7 @@ class Worker:
                 return
 
     def signalled(self) -> None:
-        """There are signals for this worker: read them now instead of in half a second. From any thread."""
+        """There are signals for this worker: read them now instead of at the next look. From any thread."""
         self._keeper.call()
 
     @property
@@ -216,6 +232,7 @@ class Worker:
 
     def card(self) -> WorkerCard:
         """What the heartbeat tells the agent and the master."""
+        lag = self._keeper.loop_lag
         return WorkerCard(
             id=self.id,
             name=self.name,
@@ -228,6 +245,8 @@ class Worker:
             state=str(self.state),
             version=self._version,
             started_us=self._started_us,
+            loop_lag_us=None if lag is None else round(lag * 1e6),
+            rss_bytes=resident_bytes(),
         )
 
     def _make_pools(self) -> list[SlotPool]:
@@ -235,9 +254,25 @@ class Worker:
         shapes: list[tuple[tuple[str, ...], int]] = [(shared, self.settings.slots)] if shared else []
         shapes += [((lane,), own) for lane, own in sorted(self.settings.lanes.items()) if own is not None]
         return [
-            SlotPool(lanes, slots, self.settings.prefetch, self._executor.run, self._freed, _PROCESS_GATE)
+            SlotPool(
+                lanes,
+                slots,
+                self.settings.prefetch,
+                self._executor.run,
+                self._freed,
+                _PROCESS_GATE,
+                self._sharing(lanes),
+            )
             for lanes, slots in shapes
         ]
+
+    def _sharing(self, lanes: tuple[str, ...]) -> Sharing | None:
+        strict = self.settings.lane_order is LaneOrder.STRICT
+        weights = {lane: weight for lane, weight in self.settings.weights.items() if lane in lanes}
+        if len(lanes) == 1 or not (strict or weights):
+            return None
+        # In the order in which they were named, which a strict one goes by.
+        return Sharing([lane for lane in self.settings.lanes if lane in lanes], weights, strict=strict)
 
     def _freed(self, pool: SlotPool) -> None:
         self._intake.wake_if_hungry(pool)
@@ -245,8 +280,26 @@ class Worker:
     def _end(self, lease: Lease, ending: Ending) -> None:
         self._executor.end(lease, ending)
 
-    def _obey(self, kind: SignalKind) -> None:
-        match kind:
+    def scale(self, slots: int, lane: str | None = None) -> None:
+        """Run that many jobs at a time: of `lane`, which has slots of its own, or of the lanes that share theirs. What
+        runs beyond a smaller number ends as it would; what waits beyond it goes back. Raises `OptionInvalid`."""
+        if isinstance(slots, bool) or not isinstance(slots, int) or not 1 <= slots <= MOST_SLOTS:
+            raise OptionInvalid("slots", slots, f"a number from 1 to {MOST_SLOTS:,}; `quiet` for none")
+        for pool in self._pools:
+            own = len(pool.lanes) == 1 and self.settings.lanes[pool.lanes[0]] is not None
+            if own == (lane is not None) and (lane is None or lane in pool.lanes):
+                pool.slots = slots
+                pool.fill()
+                self._intake.look()
+                _log.info("worker.scaled", worker=self.id, slots=slots, lane=lane)
+                return
+        known = ", ".join(sorted(name for name, own in self.settings.lanes.items() if own is not None)) or "none"
+        raise OptionInvalid("lane", lane, f"one that has slots of its own here: {known}")
+
+    def _obey(self, signal: Signal) -> None:
+        match signal.kind:
+            case SignalKind.SCALE:
+                self._obey_scale(signal)
             case SignalKind.QUIET:
                 self.quiet()
             case SignalKind.RESUME:
@@ -256,7 +309,20 @@ class Worker:
             case SignalKind.CANCEL:
                 return  # the keeper has asked the store about it already
             case _:
-                assert_never(kind)
+                assert_never(signal.kind)
+        self._on_change()
+
+    def _obey_scale(self, signal: Signal) -> None:
+        wanted = read_scale(signal)
+        if wanted is None or (self._scaled is not None and wanted < self._scaled):
+            return
+        self._scaled = wanted
+        # A lane that this worker has no slots for is refused like one that does not exist.
+        lane = next((lane for lane in self.settings.lanes if wanted.of(lane)), wanted.lane or None)
+        try:
+            self.scale(wanted.slots, lane)
+        except OptionInvalid as error:
+            _log.warning("worker.not_scaled", worker=self.id, problem=str(error))
 
     def _told_to_stop(self) -> None:
         if self._on_stop is not None:
