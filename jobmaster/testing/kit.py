@@ -19,8 +19,9 @@ from jobmaster.cluster import Cluster
 from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.values import JobFilter, Page
 from jobmaster.handler import JobHandler
+from jobmaster.model import portable
 from jobmaster.model.job import Job
-from jobmaster.model.outcome import Outcome, RunOutcome
+from jobmaster.model.outcome import Outcome, RunOutcome, Succeeded
 from jobmaster.model.policy import decode_policy
 from jobmaster.runtime import Runtime
 from jobmaster.scheduler import Scheduler
@@ -127,14 +128,23 @@ class TestCluster:
         lease.started_us = self.clock.wall_us()
         try:
             policy = decode_policy(job.policy)
-            data = handler.schema.decode(job.data)
+            data = handler.read(job.data, policy.data_version)
         except Exception as error:
             return undecodable(error, limits.error_bytes)
         try:
-            value = await handler.invoke(JobContext(lease, data))
+            value = await handler.invoke(JobContext(lease, data, self))
         except Exception as error:
             return decide_error(error, job, policy, limits.error_bytes, self._rng)
-        return decide_result(value, limits.result_bytes)
+        return lease.completed or decide_result(value, limits.result_bytes)
+
+    async def complete_in(self, lease: Lease, connection: Any, result: Any) -> None:
+        """The connection is taken as it is: there is no store here that could share its transaction."""
+        raw = (
+            None
+            if result is None
+            else portable.encode(result, limit=self._runtime.cluster.settings.limits.result_bytes, what="result")
+        )
+        lease.completed = Succeeded(raw)
 
 
 @asynccontextmanager

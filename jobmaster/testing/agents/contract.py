@@ -11,6 +11,7 @@ from jobmaster.testing.agents.promote import ParkCases, PromoteCases
 from jobmaster.testing.agents.put import PutCases
 from jobmaster.testing.agents.reading import ReadingCases
 from jobmaster.testing.agents.reap import ReapCases
+from jobmaster.testing.agents.reconcile import ReconcileCases
 from jobmaster.testing.agents.release import ReleaseCases
 from jobmaster.testing.agents.revoke import RevokeCases, WithdrawCases
 from jobmaster.testing.agents.settle import SettleCases
@@ -32,6 +33,7 @@ class AgentContract(
     EventCases,
     ControlCases,
     ReadingCases,
+    ReconcileCases,
     WorkerCases,
     HintCases,
     OpsCases,

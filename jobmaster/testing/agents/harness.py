@@ -25,6 +25,7 @@ import pytest
 
 from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.clock import Clock, SystemClock
+from jobmaster.contracts.values import Control, ControlKind
 from jobmaster.testing.clock import ManualClock
 
 Transport = TypeVar("Transport", bound=AgentTransport)
@@ -84,7 +85,9 @@ class AgentStore(ABC):
 
     async def reincarnate(self) -> None:
         """Give the store another incarnation under its open handles, as the end of a reconciliation does."""
-        skip("the incarnation of this store can't change under an open handle")
+        other = await self.open()
+        await other.control(Control(ControlKind.QUARANTINE))
+        await other.adopt("another")
 
     async def unsafe(self) -> AgentTransport:
         """A handle, not yet open, on a store with a setting that breaks a promise."""

@@ -65,12 +65,19 @@ class OpsCases(AgentCases):
         await put_new(agent, 3)
         broken = await store.failing("claim", point)
 
-        with pytest.raises((Refused, Indeterminate)) as failure:
-            await claim(broken, 3)
+        failure: Exception | None = None
+        try:
+            claimed = len(await claim(broken, 3))
+        except (Refused, Indeterminate) as error:
+            failure, claimed = error, 0
+        else:
+            # A transport that knows that nothing was applied may ask again by itself.
+            assert point != "after"
+            assert claimed == 3
 
         # What a lost answer had claimed lapses like any lease nobody keeps.
         leased = sum(stats.leased for stats in await agent.stats())
-        assert leased == 0 or isinstance(failure.value, Indeterminate)
+        assert leased == claimed or isinstance(failure, Indeterminate)
         assert leased + len(await claim(agent, 3)) == 3
 
     @POINTS
@@ -79,11 +86,19 @@ class OpsCases(AgentCases):
         broken = await store.failing("extend", point)
         item = Extension(job.id, job.token, started=True)
 
-        with pytest.raises((Refused, Indeterminate)) as failure:
-            await broken.extend([item], LONG_US)
+        failure: Exception | None = None
+        try:
+            answers = await broken.extend([item], LONG_US)
+        except (Refused, Indeterminate) as error:
+            failure = error
+        else:
+            # A transport that knows that nothing was applied may ask again by itself.
+            assert point != "after"
+            assert answers == [ExtendAnswer.HELD]
 
         applied = (await here(agent, job.id)).started_us is not None
-        assert not applied or isinstance(failure.value, Indeterminate)
+        assert applied or failure is not None
+        assert not applied or failure is None or isinstance(failure, Indeterminate)
         assert await agent.extend([item], LONG_US) == [ExtendAnswer.HELD]
 
     @POINTS
@@ -91,11 +106,19 @@ class OpsCases(AgentCases):
         job = await claimed_new(agent)
         broken = await store.failing("settle", point)
 
-        with pytest.raises((Refused, Indeterminate)) as failure:
-            await broken.settle([settlement(job)])
+        failure: Exception | None = None
+        try:
+            answers = await broken.settle([settlement(job)])
+        except (Refused, Indeterminate) as error:
+            failure = error
+        else:
+            # As with a claim.
+            assert point != "after"
+            assert answers == [SettleAnswer.ACCEPTED]
 
         applied = bool(await records(agent))
-        assert not applied or isinstance(failure.value, Indeterminate)
+        assert applied or failure is not None
+        assert not applied or failure is None or isinstance(failure, Indeterminate)
         assert await agent.settle([settlement(job)]) == [SettleAnswer.ACCEPTED]
         assert len(await records(agent)) == 1
 

@@ -157,8 +157,9 @@ class ReadingCases(AgentCases):
 
         stats = {lane.lane: lane for lane in await agent.stats()}
 
+        parked, oldest_us = (1, now_us - 9_000) if agent.traits.parks else (0, now_us - 70_000)
         assert stats[LANE] == LaneStats(
-            lane=LANE, ready=2, delayed=1, leased=1, parked=1, oldest_ready_us=now_us - 9_000
+            lane=LANE, ready=3 - parked, delayed=1, leased=1, parked=parked, oldest_ready_us=oldest_us
         )
         assert stats["other"] == LaneStats(lane="other", ready=1, oldest_ready_us=now_us)
 

@@ -44,6 +44,22 @@ async def revoke(agent: AgentTransport, job_id: str, epoch: int, kind: RevokeKin
 
 
 class RevokeCases(AgentCases):
+    async def test_a_cancel_at_another_version_changes_nothing(self, agent: AgentTransport) -> None:
+        [job] = await put_new(agent)
+        running = await claim_one(agent)
+        for version in (job.version, running.version + 1):
+            [answer] = await agent.revoke([Revoke(job.id, 1, RevokeKind.CANCEL, version)])
+            assert answer == Revocation(RevokeAnswer.CHANGED)
+        for epoch, job_id in ((2, job.id), (1, new_id())):
+            [answer] = await agent.revoke([Revoke(job_id, epoch, RevokeKind.CANCEL, running.version)])
+            assert answer == Revocation(RevokeAnswer.CHANGED)
+        assert await records(agent) == []
+        exactly = Revoke(job.id, 1, RevokeKind.CANCEL, running.version)
+        [first] = await agent.revoke([exactly])
+        assert (first.answer, first.was_running) == (RevokeAnswer.REVOKED, True)
+        assert await agent.revoke([exactly]) == [first]
+        assert len(await records(agent)) == 1
+
     @pytest.mark.parametrize("delay_us", [0, HOUR_US])
     async def test_cancel_of_a_waiting_job(self, agent: AgentTransport, delay_us: int) -> None:
         now_us = await agent.store_now_us()

@@ -11,7 +11,9 @@ from jobmaster.testing.agents.harness import AgentStore
 class WorkerCases(AgentCases):
     async def test_a_registered_worker_is_known_with_its_beat(self, store: AgentStore, agent: AgentTransport) -> None:
         before_us = await agent.store_now_us()
-        given = card("w1", lanes=("a", "b"), handlers=("x", "y"), busy=3, state="quiet", version="1.2", beat_us=5)
+        given = card(
+            "w1", lanes=("a", "b"), handlers=("x", "y"), busy=3, state="quiet", version="1.2", beat_us=5, rss_bytes=9
+        )
 
         await agent.register(given)
 
@@ -41,7 +43,11 @@ class WorkerCases(AgentCases):
         assert [known.id for known in await agent.workers()] == ["w2"]
 
     async def test_signals_are_taken_once_by_whom_they_are_for(self, store: AgentStore, agent: AgentTransport) -> None:
-        for_1 = [Signal("w1", SignalKind.CANCEL, "job-1"), Signal("w1", SignalKind.QUIET)]
+        for_1 = [
+            Signal("w1", SignalKind.CANCEL, "job-1"),
+            Signal("w1", SignalKind.QUIET),
+            Signal("w1", SignalKind.SCALE, "0199f0a3c5d2.10000.0123456789ab"),
+        ]
         await agent.signal([*for_1, Signal("w2", SignalKind.STOP)])
         other = await store.open()
 

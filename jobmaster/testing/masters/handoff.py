@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from jobmaster.contracts.entries import Dispatch, HeldAnswer, Placement
+from jobmaster.contracts.entries import Dispatch, HeldAnswer, Placement, Routes
 from jobmaster.contracts.values import AmendAnswer, Amendment, PutAnswer
 from jobmaster.model.errors import IllegalMove
 from jobmaster.model.ids import new_id
@@ -72,6 +72,21 @@ class HandOffCases:
         assert await master.get([ended.id]) == [ended]
 
     @pytest.mark.asyncio
+    async def test_what_should_be_at_an_agent_is_given_in_pages(self, store: MasterHarness) -> None:
+        master = await store.open()
+        await master.insert([item := dispatching(), dispatching(agent="transport-2"), held(agent="transport-1")])
+        there = [sample(state, version=5) for state in (JobState.QUEUED, JobState.RUNNING)]
+        await master.copy("transport-1", [*there, sample(JobState.QUEUED, agent="transport-2")])
+        await master.apply("transport-1", [record(sample(JobState.SUCCEEDED))])
+        jobs = sorted([item.job, *there], key=lambda job: job.id)
+        expected = [(job.id, job.epoch, job.version) for job in jobs]
+        first = await master.on_agent("transport-1", "", 2)
+        assert [(entry.id, entry.epoch, entry.version) for entry in first] == expected[:2]
+        rest = await master.on_agent("transport-1", first[-1].id, 2)
+        assert [(entry.id, entry.epoch, entry.version) for entry in rest] == expected[2:]
+        assert await master.on_agent("transport-3", "", 2) == []
+
+    @pytest.mark.asyncio
     async def test_a_job_begins_in_no_other_state(self, store: MasterHarness) -> None:
         master = await store.open()
         good = held()
@@ -102,6 +117,35 @@ class HandOffCases:
         assert await master.due(199, 10) == [soon.job]
         assert await master.due(FAR, 2) == [soon.job, middle.job]
         assert await master.due(FAR, 0) == []
+
+    @pytest.mark.asyncio
+    async def test_two_coordinators_hand_off_what_is_due_once_and_by_its_route(self, store: MasterHarness) -> None:
+        one, two = await store.open(), await store.open()
+        free = [held(due_us=100 + n) for n in range(30)]
+        mails = held(due_us=90, lane="mails")
+        bound, left, foreign = (held(due_us=80, agent=name) for name in ("one", "leaving", "elsewhere"))
+        late = held(due_us=201)
+        await one.insert([*free, mails, bound, left, foreign, late])
+        routes = Routes(
+            agents={"one": 5, "two": 6}, instead={"leaving": None}, draws=("one", "two"), lane_draws={"mails": ("two",)}
+        )
+        found = await asyncio.gather(*(master.hand_off(200, 20, routes) for master in (one, two)))
+        found += [await one.hand_off(200, 20, routes)]
+        while found[-1].seen == 20:
+            found.append(await one.hand_off(200, 20, routes))
+        placed = {item.job.id: item for each in found for item in each.placements}
+        assert sum(len(each.placements) for each in found) == len(placed) == 33
+        assert {job_id: item.job for job_id, item in placed.items()} == {
+            job.id: job for job in await one.get([*placed]) if job is not None
+        }
+        assert {(item.job.state, item.job.epoch, item.job.version) for item in placed.values()} == {
+            (JobState.DISPATCHING, 1, 2)
+        }
+        assert {item.put_deadline_us for item in placed.values() if item.job.agent == "two"} == {6}
+        assert {placed[item.job.id].job.agent for item in free} == {"one", "two"}
+        assert [placed[item.job.id].job.agent for item in (mails, bound)] == ["two", "one"]
+        assert left.job.id in placed
+        assert await one.due(FAR, 10) == [foreign.job, late.job]
 
     @pytest.mark.asyncio
     async def test_a_held_job_is_handed_to_one_of_two_coordinators(self, store: MasterHarness) -> None:

@@ -1,16 +1,19 @@
 """What a master store supplies to be tested, and the samples the suite works with."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 
-from jobmaster.contracts.entries import Placement, Schedule
+from jobmaster.contracts.entries import Placement
 from jobmaster.contracts.master import MasterStore
+from jobmaster.contracts.scheduling import Planning, Schedule
 from jobmaster.contracts.values import OutboxRecord, RecordKind
 from jobmaster.model.ids import new_id
 from jobmaster.model.job import Job, Run
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.states import FailReason, JobState
 from jobmaster.model.tokens import make_token
+from jobmaster.recurrence import Recurrence
 
 SECOND = 1_000_000
 
@@ -86,13 +89,22 @@ def record(job: Job | None, seq: int = 1, kind: RecordKind = RecordKind.PLAIN, *
     return OutboxRecord(seq=seq, kind=kind, at_us=1_800_000_001_000_000, job=job, **fields)
 
 
-def schedule(key: str = "welcome", **fields: Any) -> Schedule:
+def schedule(key: str = "welcome", when: Recurrence | timedelta = timedelta(minutes=1), **fields: Any) -> Schedule:
+    """A definition as a caller gives it; what the store writes is left to the store."""
     defaults: dict[str, Any] = {
         "key": key,
         "handler": "send-welcome",
-        "interval_us": 60 * SECOND,
-        "anchor_us": 1_800_000_000_000_000,
-        "next_us": 1_800_000_060_000_000,
-        "created_us": 1_800_000_000_000_000,
+        "recurrence": Recurrence.of(when).to_json(),
+        "data": b'{"user_id":"user_123"}',
     }
     return Schedule(**(defaults | fields))
+
+
+def planning(agent: str = "transport-1", **fields: Any) -> Planning:
+    """What a planner brings that serves one agent; far into the future, so that no time has to pass."""
+    defaults: dict[str, Any] = {
+        "agents": {agent: 2_000_000_000_000_000},
+        "draws": (agent,),
+        "ahead_us": 150 * SECOND,
+    }
+    return Planning(**(defaults | fields))

@@ -1,10 +1,11 @@
 """The master contract: pages, counts, deleting and pruning."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
-from jobmaster.contracts.entries import HeldAnswer, Occurrence, StateCount
+from jobmaster.contracts.entries import Event, Expiry, HeldAnswer, StateCount
 from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import JobFilter
 from jobmaster.model.errors import OptionInvalid
@@ -12,7 +13,17 @@ from jobmaster.model.ids import new_id
 from jobmaster.model.job import Job
 from jobmaster.model.policy import Labels
 from jobmaster.model.states import JobState
-from jobmaster.testing.masters.harness import MasterHarness, dispatching, held, record, run_of, sample, schedule
+from jobmaster.testing.masters.harness import (
+    SECOND,
+    MasterHarness,
+    dispatching,
+    held,
+    planning,
+    record,
+    run_of,
+    sample,
+    schedule,
+)
 
 
 class HistoryCases:
@@ -124,7 +135,7 @@ class HistoryCases:
                 assert (await master.page(where, None, 10)).jobs == []
 
     @pytest.mark.asyncio
-    async def test_counts_are_per_state_and_lane_and_capped_in_the_history(self, store: MasterHarness) -> None:
+    async def test_counts_are_per_state_and_lane_and_capped(self, store: MasterHarness) -> None:
         master = await store.open()
         ended = [sample(JobState.SUCCEEDED, lane="mails") for _ in range(7)]
         ended += [sample(JobState.FAILED, lane="mails"), sample(JobState.SUCCEEDED, lane="default")]
@@ -138,7 +149,23 @@ class HistoryCases:
             StateCount(JobState.SUCCEEDED, "default", 1),
         ]
         assert await master.counts(7) == [*counts, StateCount(JobState.SUCCEEDED, "mails", 7)]
+        counts[2] = StateCount(JobState.HELD, "default", 5, True)
         assert await master.counts(5) == [*counts, StateCount(JobState.SUCCEEDED, "mails", 5, True)]
+
+    @pytest.mark.asyncio
+    async def test_what_is_at_another_version_than_expected_is_left_alone(self, store: MasterHarness) -> None:
+        master = await store.open()
+        ended, waiting = sample(JobState.FAILED), held()
+        await master.apply("transport-1", [record(ended, run=run_of(ended))])
+        await master.insert([waiting])
+        off, right = [ended.version + 1], [ended.version]
+        assert await master.redrive([ended.id], 5, False, off) == [HeldAnswer.REFUSED]
+        assert await master.delete([ended.id], off) == [HeldAnswer.REFUSED]
+        assert await master.cancel([waiting.job.id], [waiting.job.version + 1]) == [HeldAnswer.REFUSED]
+        assert await master.get([ended.id, waiting.job.id]) == [ended, waiting.job]
+        assert await master.redrive([ended.id], 5, False, right) == [HeldAnswer.CHANGED]
+        assert await master.cancel([waiting.job.id], [waiting.job.version]) == [HeldAnswer.CHANGED]
+        assert await master.delete([waiting.job.id], [waiting.job.version + 1]) == [HeldAnswer.CHANGED]
 
     @pytest.mark.asyncio
     async def test_deleting_removes_ended_jobs_and_their_runs(self, store: MasterHarness) -> None:
@@ -175,21 +202,68 @@ class HistoryCases:
         assert len((await master.page(JobFilter(), None, 100)).jobs) == len(young) + 1
 
     @pytest.mark.asyncio
+    async def test_two_coordinators_prune_each_job_once_and_what_is_reported_late(self, store: MasterHarness) -> None:
+        one, two = await store.open(), await store.open()
+        jobs = [sample(JobState.SUCCEEDED, finished_us=100 + number) for number in range(30)]
+        late = sample(JobState.SUCCEEDED, finished_us=50)
+        await one.apply("transport-1", [record(job, seq, run=run_of(job)) for seq, job in enumerate(jobs)])
+        gone = sum(await asyncio.gather(*(master.prune(200, 10) for master in (one, two))))
+        await one.apply("transport-1", [record(late, 99, run=run_of(late))])
+        while more := await one.prune(200, 10) + await two.prune(200, 10):
+            gone += more
+        assert gone == 31
+        assert await one.get([job.id for job in [*jobs, late]]) == [None] * 31
+        assert await one.runs(late.id) == []
+
+    @pytest.mark.asyncio
+    async def test_pruning_by_state_and_handler_forgets_these_alone(self, store: MasterHarness) -> None:
+        master = await store.open()
+        jobs = [
+            sample(state, finished_us=100 + number, handler=handler)
+            for state in ENDED
+            for handler in ("short", "long", "other")
+            for number in range(4)
+        ]
+        await master.apply("transport-1", [record(job, seq, run=run_of(job)) for seq, job in enumerate(jobs)])
+
+        async def left() -> Counter[tuple[str, str]]:
+            return Counter((job.state, job.handler) for job in await master.get([j.id for j in jobs]) if job)
+
+        succeeded = frozenset({JobState.SUCCEEDED})
+        short = Expiry(succeeded, handler="short", jobs_only=True)
+        assert [await master.prune(103, 2, short) for _ in range(3)] == [2, 1, 0]
+        assert await master.prune(104, 10, short) == 1
+        others = Expiry(succeeded, besides=frozenset({"short", "long"}), jobs_only=True)
+        assert [await master.prune(200, 3, others) for _ in range(3)] == [3, 1, 0]
+        expected = Counter({(state, handler): 4 for state in ENDED for handler in ("short", "long", "other")})
+        del expected[JobState.SUCCEEDED, "short"], expected[JobState.SUCCEEDED, "other"]
+        assert await left() == expected
+        # What is reported late is found when the next process, or an hour, begins.
+        late = sample(JobState.SUCCEEDED, finished_us=50, handler="short")
+        await master.apply("transport-1", [record(late, 99)])
+        assert await (await store.open()).prune(200, 10, short) == 1
+        # Occurrences and the like alone.
+        await master.record([Event(id=new_id(), kind="worker.joined", subject="w", who="me")])
+        nothing = Expiry(states=frozenset())
+        assert await master.prune(await master.store_now_us() - SECOND * 60, 10, nothing) == 0
+        assert len(await master.events(None, None, 10)) == 1
+        assert await master.prune(await master.store_now_us() + SECOND * 60, 10, nothing) == 0
+        assert await master.events(None, None, 10) == []
+        assert await left() == expected
+
+    @pytest.mark.asyncio
     async def test_pruning_forgets_old_occurrences(self, store: MasterHarness) -> None:
         master = await store.open()
-        await master.save_schedule(schedule(next_us=10))
-        for tick in range(10, 60, 10):
-            await master.plan(
-                [
-                    Occurrence(
-                        schedule="welcome", tick_us=tick, watermark_us=tick, next_us=tick + 10, placement=dispatching()
-                    )
-                ]
-            )
+        await master.save_schedule(schedule())
+        await master.backfill("welcome", range(10, 60, 10), planning())
+
+        async def ticks() -> list[int]:
+            return [entry.occurrence.tick_us for entry in await master.occurrences("welcome", None, 10)]
+
         await master.prune(40, 2)
-        assert [tick for tick, _ in await master.ticks("welcome", 10)] == [50, 40, 30]
+        assert await ticks() == [50, 40, 30]
         await master.prune(40, 2)
-        assert [tick for tick, _ in await master.ticks("welcome", 10)] == [50, 40]
+        assert await ticks() == [50, 40]
 
     @pytest.mark.asyncio
     async def test_readers_see_a_job_in_one_place_while_it_ends(self, store: MasterHarness) -> None:

@@ -1,7 +1,9 @@
 """The master contract: what agents report. Stale copies are refused, replays change nothing, a run is recorded once."""
 
+import asyncio
 import itertools
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -10,6 +12,7 @@ from jobmaster.contracts.values import JobFilter, OutboxRecord, RecordKind, Revo
 from jobmaster.model.errors import StoreError
 from jobmaster.model.ids import new_id
 from jobmaster.model.outcome import RunOutcome
+from jobmaster.model.policy import Policy
 from jobmaster.model.states import FailReason, JobState
 from jobmaster.telemetry.probes import probes
 from jobmaster.testing.masters.harness import MasterHarness, dispatching, held, record, run_of, sample
@@ -151,6 +154,32 @@ class IntakeCases:
         assert two is not None
         assert (one.state, one.epoch, one.version, two.state) == (expected, 2, 8, expected)
         assert others == [later.job, earlier.job, waiting.job, ended, None]
+
+    @pytest.mark.asyncio
+    async def test_a_job_that_ran_on_a_lost_store_is_held_again_or_ends(self, store: MasterHarness) -> None:
+        master = await store.open()
+        once = msgspec.json.encode(Policy(at_most_once=True))
+        started = {"epoch": 2, "version": 5, "claim_seq": 3, "started_us": 7, "first_started_us": 7, "worker": "w"}
+        again = sample(JobState.RUNNING, **started)
+        unstarted = sample(JobState.RUNNING, epoch=2, version=5, claim_seq=1, policy=once)
+        never = sample(JobState.RUNNING, policy=once, **started)
+        await master.copy("transport-1", [again, unstarted, never])
+        batch = [
+            record(None, seq, RecordKind.EFFECT, revoked=Revoke(job.id, 2, RevokeKind.MOVE))
+            for seq, job in enumerate((again, unstarted, never))
+        ]
+        assert await master.apply("transport-1", batch) == [APPLIED] * 3
+        assert await master.apply("transport-1", batch) == [OLD] * 3
+        first, second, third = await master.get([again.id, unstarted.id, never.id])
+        assert first is not None
+        assert second is not None
+        assert third is not None
+        assert (first.state, first.epoch, first.interrupts, first.suspect) == (JobState.HELD, 2, 1, False)
+        assert (second.state, second.interrupts) == (JobState.HELD, 0)
+        assert (third.state, third.reason) == (JobState.FAILED, FailReason.CRASHED)
+        (cut,) = await master.runs(again.id)
+        assert (cut.token, cut.outcome) == (again.token, RunOutcome.INTERRUPTED)
+        assert await master.runs(unstarted.id) == []
 
     @pytest.mark.asyncio
     async def test_one_bad_record_is_quarantined_and_the_others_applied(self, store: MasterHarness) -> None:
@@ -317,6 +346,22 @@ class MoveCases:
         assert await master.get([old.id]) == [new]
 
     @pytest.mark.asyncio
+    async def test_several_ends_of_a_job_in_one_batch_come_to_the_newest(self, store: MasterHarness) -> None:
+        master = await store.open()
+        first = sample(JobState.FAILED, version=5)
+        second = sample(JobState.SUCCEEDED, id=first.id, epoch=2, version=3)
+        between = sample(JobState.FAILED, id=first.id, version=6)
+        other = sample(JobState.SUCCEEDED)
+        jobs = [first, second, between, other]
+        records = [record(job, seq, run=run_of(job, claim_seq=seq)) for seq, job in enumerate(jobs, 1)]
+        records.append(record(second, 5, run=run_of(second, claim_seq=2)))
+        outbox = await filled(store, records)
+        assert await master.move("transport-1", outbox, 10) == MoveReport(moved=5)
+        assert await master.get([first.id, other.id]) == [second, other]
+        assert [run.token & 0xFFFFFFFF for run in await master.runs(first.id)] == [1, 3, 2]
+        assert await master.move("transport-1", outbox, 10) == MoveReport()
+
+    @pytest.mark.asyncio
     async def test_a_bad_row_does_not_stop_those_behind_it(self, store: MasterHarness) -> None:
         master = await store.open()
         good = [sample(JobState.SUCCEEDED) for _ in range(9)]
@@ -336,6 +381,42 @@ class MoveCases:
         master = await store.open()
         with pytest.raises((StoreError, ValueError)):
             await master.move("transport-1", "x; DROP TABLE job", 1)
+
+    @pytest.mark.asyncio
+    async def test_a_cursor_moves_with_the_records_it_stands_for(self, store: MasterHarness) -> None:
+        master, agent = await store.open(), new_id()
+        first, second = sample(JobState.SUCCEEDED), sample(JobState.SUCCEEDED)
+        assert await master.cursor(agent) == 0
+
+        assert await master.apply(agent, [record(first, 7)], 0) == [APPLIED]
+        assert await master.apply(agent, [record(second, 9)], 0) == []
+
+        assert await master.get([first.id, second.id]) == [first, None]
+        assert await master.cursor(agent) == 7
+        assert await master.cursor(agent + "-b") == 0
+        assert await master.apply(agent, [record(second, 9)], 7) == [APPLIED]
+        assert await master.apply(agent, [record(second, 9)], 9) == [OLD]
+        assert await master.cursor(agent) == 9
+        # A store that was reconciled may count on from elsewhere.
+        assert await master.apply(agent, [record(second, 5)], 9) == [OLD]
+        assert await master.cursor(agent) == 5
+
+    @pytest.mark.asyncio
+    async def test_of_two_who_read_the_same_records_one_applies_them(self, store: MasterHarness) -> None:
+        masters, agent = [await store.open() for _ in range(2)], new_id()
+        for round_trip in range(10):
+            after = await masters[0].cursor(agent)
+            batch = [record(sample(JobState.SUCCEEDED), after + 1)]
+            answers = await asyncio.gather(*(master.apply(agent, batch, after) for master in masters))
+            assert sorted(answers) == [[], [APPLIED]], round_trip
+
+    @pytest.mark.asyncio
+    async def test_a_cursor_moves_past_a_record_that_goes_into_the_quarantine(self, store: MasterHarness) -> None:
+        master, agent = await store.open(), new_id()
+        good = sample(JobState.SUCCEEDED)
+        batch = [OutboxRecord(seq=3, kind=RecordKind.PLAIN, at_us=1, job=None, raw=b"?"), record(good, 4)]
+        assert await master.apply(agent, batch, 0) == [QUARANTINED, APPLIED]
+        assert await master.cursor(agent) == 4
 
 
 async def filled(store: MasterHarness, records: list[OutboxRecord]) -> str:

@@ -1,170 +1,239 @@
-"""The master contract: schedules, and exactly one job per occurrence."""
+"""The master contract: schedules as they are made, edited, paused and ended."""
 
-import asyncio
+from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
 
-from jobmaster.contracts.entries import Occurrence, Placement, ScheduleState
-from jobmaster.model.errors import IllegalMove
-from jobmaster.model.ids import new_id
+from jobmaster.contracts.master import MasterStore
+from jobmaster.contracts.scheduling import Schedule, ScheduleState, TickState
+from jobmaster.model.job import Job
 from jobmaster.model.states import JobState
-from jobmaster.testing.masters.harness import MasterHarness, dispatching, record, sample, schedule
+from jobmaster.model.terms import Misfire, Overlap, Terms
+from jobmaster.recurrence import Recurrence, cron
+from jobmaster.testing.masters.harness import MasterHarness, planning, record, run_of, schedule
 
-NEXT = schedule().next_us
+MINUTE_US = 60_000_000
 
 
-def occurrence(key: str = "welcome", tick_us: int = NEXT, **fields: object) -> Occurrence:
-    defaults: dict[str, object] = {
-        "schedule": key,
-        "tick_us": tick_us,
-        "watermark_us": tick_us,
-        "next_us": tick_us + 60_000_000,
-        "placement": dispatching(schedule=key, due_us=tick_us),
-    }
-    return Occurrence(**(defaults | fields))  # type: ignore[arg-type]  # names and types are the caller's
+async def saved(master: MasterStore, given: Schedule) -> Schedule:
+    answer = await master.save_schedule(given)
+    assert answer.changed
+    return answer.schedule
+
+
+async def planned(master: MasterStore, key: str = "welcome") -> list[tuple[int, Job]]:
+    """Ticks that have a job, oldest first."""
+    entries = await master.occurrences(key, None, 100)
+    return [
+        (entry.occurrence.tick_us, entry.job)
+        for entry in reversed(entries)
+        if entry.occurrence.state is TickState.PLANNED and entry.job is not None
+    ]
 
 
 class ScheduleCases:
     @pytest.mark.asyncio
     async def test_a_schedule_comes_back_as_it_was_saved(self, store: MasterHarness) -> None:
         master = await store.open()
-        saved = schedule(
+        terms = Terms(misfire=Misfire.ALL, most=7, overlap=Overlap.QUEUE, jitter_us=5, start_us=10, end_us=2**60)
+        given = schedule(
             "welcome:ü",
+            cron("0 9 * * MON-FRI", timezone="Europe/Berlin"),
+            terms=terms,
             lane="mails",
             priority=0,
             agent="transport-2",
             data=b'{"a":"\xc3\xbc"}',
             policy=b'{"grace_us":1}',
             labels=b'{"tags":["a"]}',
-            state=ScheduleState.PAUSED,
         )
-        assert await master.save_schedule(saved) == saved
-        assert await master.schedules() == [saved]
+        stored = await saved(master, given)
+        kept = {name: getattr(stored, name) for name in Schedule.__struct_fields__[-7:]}
+        assert replace(given, **kept, anchor_us=stored.anchor_us) == stored
+        now_us = await master.store_now_us()
+        assert stored.next_us == Recurrence.from_json(given.recurrence).next_after(stored.created_us)
+        assert (stored.anchor_us, stored.version, stored.state) == (10, 1, ScheduleState.ACTIVE)
+        assert now_us - 5_000_000 <= stored.created_us <= now_us
+        assert await master.schedules() == [stored]
+        assert await master.schedule("welcome:ü") == stored
+        assert await master.schedule("nobody") is None
         if store.restartable:
-            assert await (await store.restart()).schedules() == [saved]
+            assert await (await store.restart()).schedules() == [stored]
 
     @pytest.mark.asyncio
-    async def test_saving_an_unchanged_rule_keeps_its_watermark(self, store: MasterHarness) -> None:
+    async def test_a_new_schedule_begins_with_the_first_tick_after_now(self, store: MasterHarness) -> None:
         master = await store.open()
-        first = schedule()
-        await master.save_schedule(first)
-        again = schedule(anchor_us=7, next_us=9, created_us=11, data=b"2", lane="mails")
-        kept = replace(first, data=b"2", lane="mails")
-        assert await master.save_schedule(again) == kept
-        assert await master.schedules() == [kept]
+        stored = await saved(master, schedule())
+        assert stored.next_us == stored.created_us + MINUTE_US == stored.anchor_us + MINUTE_US
 
     @pytest.mark.asyncio
-    async def test_a_changed_rule_takes_the_given_watermark(self, store: MasterHarness) -> None:
+    async def test_saving_what_is_there_changes_nothing(self, store: MasterHarness) -> None:
         master = await store.open()
-        await master.save_schedule(schedule())
-        changed = schedule(interval_us=5_000_000, anchor_us=7, next_us=9, created_us=11)
-        assert await master.save_schedule(changed) == replace(changed, created_us=schedule().created_us)
+        stored = await saved(master, schedule())
+        answer = await master.save_schedule(schedule())
+        assert (answer.schedule, answer.changed, answer.taken) == (stored, False, ())
+
+    @pytest.mark.asyncio
+    async def test_an_edit_of_the_data_keeps_the_rhythm(self, store: MasterHarness) -> None:
+        master = await store.open()
+        first = await saved(master, schedule())
+        edited = await saved(master, schedule(data=b"2", lane="mails"))
+        assert edited == replace(first, data=b"2", lane="mails", version=2, look_us=edited.look_us)
+
+    @pytest.mark.asyncio
+    async def test_another_interval_counts_from_the_same_anchor(self, store: MasterHarness) -> None:
+        master = await store.open()
+        first = await saved(master, schedule())
+        edited = await saved(master, schedule(when=timedelta(hours=2)))
+        assert (edited.anchor_us, edited.next_us) == (first.anchor_us, first.anchor_us + 120 * MINUTE_US)
+
+    @pytest.mark.asyncio
+    async def test_a_start_is_the_anchor_and_no_tick_comes_before(self, store: MasterHarness) -> None:
+        master = await store.open()
+        start_us = await master.store_now_us() + 3_600_000_000 + 7
+        stored = await saved(master, schedule(terms=Terms(start_us=start_us)))
+        assert (stored.anchor_us, stored.next_us) == (start_us, start_us)
+        assert (await master.plan(planning())).planned == 0
+
+    @pytest.mark.asyncio
+    async def test_a_schedule_that_would_never_tick_has_ended(self, store: MasterHarness) -> None:
+        master = await store.open()
+        end_us = await master.store_now_us() + MINUTE_US // 2
+        stored = await saved(master, schedule(terms=Terms(end_us=end_us)))
+        assert stored.state is ScheduleState.ENDED
+        assert not (await master.save_schedule(schedule(terms=Terms(end_us=end_us)))).changed
 
     @pytest.mark.asyncio
     async def test_an_ended_schedule_begins_anew(self, store: MasterHarness) -> None:
         master = await store.open()
-        await master.save_schedule(schedule())
-        assert await master.end_schedule("welcome")
-        revived = await master.save_schedule(schedule(next_us=NEXT + 5))
-        assert (revived.state, revived.next_us) == (ScheduleState.ACTIVE, NEXT + 5)
+        first = await saved(master, schedule())
+        ended = await master.turn_schedule("welcome", ScheduleState.ENDED)
+        assert ended is not None
+        assert (ended.schedule.state, ended.changed) == (ScheduleState.ENDED, True)
+        again = await saved(master, schedule())
+        assert (again.state, again.created_us, again.version) == (ScheduleState.ACTIVE, first.created_us, 3)
 
     @pytest.mark.asyncio
-    async def test_only_active_schedules_are_due_soonest_first(self, store: MasterHarness) -> None:
+    async def test_turning_what_is_turned_so_changes_nothing(self, store: MasterHarness) -> None:
         master = await store.open()
-        for key, next_us in [("late", 300), ("soon", 100), ("middle", 200), ("ended", 10)]:
-            await master.save_schedule(schedule(key, next_us=next_us))
-        await master.save_schedule(schedule("paused", next_us=20, state=ScheduleState.PAUSED))
-        assert await master.end_schedule("ended")
-        assert [entry.key for entry in await master.due_schedules(200, 10)] == ["soon", "middle"]
-        assert [entry.key for entry in await master.due_schedules(199, 10)] == ["soon"]
-        assert [entry.key for entry in await master.due_schedules(10**18, 2)] == ["soon", "middle"]
-        assert [entry.key for entry in await master.schedules()] == ["ended", "late", "middle", "paused", "soon"]
+        await saved(master, schedule())
+        states = [ScheduleState.PAUSED] * 2 + [ScheduleState.ACTIVE] * 2 + [ScheduleState.ENDED] * 2
+        answers = [await master.turn_schedule("welcome", state) for state in (*states, ScheduleState.ACTIVE)]
+        assert [answer is not None and answer.changed for answer in answers] == [True, False] * 3 + [False]
+        assert await master.turn_schedule("nobody", ScheduleState.ENDED) is None
+        assert [entry.state for entry in await master.schedules()] == [ScheduleState.ENDED]
 
     @pytest.mark.asyncio
-    async def test_a_schedule_ends_once(self, store: MasterHarness) -> None:
+    async def test_a_pause_survives_an_edit(self, store: MasterHarness) -> None:
         master = await store.open()
-        await master.save_schedule(schedule())
-        assert [await master.end_schedule(key) for key in ("welcome", "welcome", "nobody")] == [True, False, False]
-        assert await master.plan([occurrence()]) == [False]
-        assert await master.ticks("welcome", 10) == []
+        await saved(master, schedule())
+        await master.turn_schedule("welcome", ScheduleState.PAUSED)
+        assert (await saved(master, schedule(data=b"2"))).state is ScheduleState.PAUSED
+        assert (await master.plan(planning())).planned == 0
 
     @pytest.mark.asyncio
-    async def test_planning_moves_the_watermark_and_inserts_the_job(self, store: MasterHarness) -> None:
+    async def test_a_key_of_another_owner_is_left_alone(self, store: MasterHarness) -> None:
         master = await store.open()
-        await master.save_schedule(schedule())
-        item = occurrence()
-        assert await master.plan([item]) == [True]
-        assert await master.get([item.placement.job.id]) == [item.placement.job]
-        assert await master.ticks("welcome", 10) == [(NEXT, item.placement.job.id)]
-        assert [entry.next_us for entry in await master.schedules()] == [item.next_us]
-        await store.advance(31)
-        assert [late.job for late in await master.overdue("transport-1", 10)] == [item.placement.job]
+        mine = await saved(master, schedule(profile="nightly"))
+        for owner in (None, "hourly"):
+            answer = await master.save_schedule(schedule(profile=owner, data=b"2"))
+            assert (answer.schedule, answer.changed) == (mine, False)
 
     @pytest.mark.asyncio
-    async def test_two_planners_make_one_occurrence(self, store: MasterHarness) -> None:
-        one, two = await store.open(), await store.open()
-        keys = [f"schedule-{number}" for number in range(10)]
-        for key in keys:
-            await one.save_schedule(schedule(key))
-        mine, theirs = [occurrence(key) for key in keys], [occurrence(key) for key in keys[::-1]]
-        first, second = await asyncio.gather(one.plan(mine), two.plan(theirs))
-        won = [item for item, planned in zip([*mine, *theirs], [*first, *second], strict=True) if planned]
-        lost = [item for item, planned in zip([*mine, *theirs], [*first, *second], strict=True) if not planned]
-        assert sorted(item.schedule for item in won) == sorted(keys)
-        assert await one.get([item.placement.job.id for item in lost]) == [None] * 10
-        for item in won:
-            assert await two.ticks(item.schedule, 10) == [(NEXT, item.placement.job.id)]
-
-    @pytest.mark.asyncio
-    async def test_several_ticks_of_one_schedule_are_planned_in_order(self, store: MasterHarness) -> None:
+    async def test_a_pause_takes_back_the_ticks_to_come(self, store: MasterHarness) -> None:
         master = await store.open()
-        await master.save_schedule(schedule())
-        ticks = [NEXT + n * 60_000_000 for n in range(3)]
-        assert await master.plan([occurrence(tick_us=tick) for tick in ticks]) == [True] * 3
-        assert [tick for tick, _ in await master.ticks("welcome", 2)] == ticks[:0:-1]
-        assert await master.plan([]) == []
+        await saved(master, schedule())
+        jobs = list((await master.plan(planning())).placements)
+        assert len(jobs) == 2
+        await master.dispatched([(jobs[1].job.id, 1)])
+        turned = await master.turn_schedule("welcome", ScheduleState.PAUSED)
+        assert turned is not None
+        assert {(item.job_id, item.epoch, item.agent) for item in turned.taken} == {
+            (placement.job.id, 1, "transport-1") for placement in jobs
+        }
+        states = [entry.occurrence.state for entry in await master.occurrences("welcome", None, 10)]
+        assert states == [TickState.WITHDRAWN] * 2
+        # What was not handed over is stopped at once; what is on an agent is the agent's.
+        known = {job.id: job.state for job in await master.get([item.job.id for item in jobs]) if job is not None}
+        assert known == {jobs[0].job.id: JobState.CANCELLED, jobs[1].job.id: JobState.QUEUED}
+        assert await master.overdue("transport-1", 10) == []
 
     @pytest.mark.asyncio
-    async def test_a_tick_that_has_its_job_only_moves_the_watermark(self, store: MasterHarness) -> None:
+    async def test_a_resumption_gets_back_the_ticks_that_a_pause_took(self, store: MasterHarness) -> None:
         master = await store.open()
-        await master.save_schedule(schedule())
-        first = occurrence()
-        await master.plan([first])
-        await master.end_schedule("welcome")
-        await master.save_schedule(schedule())
-        again = occurrence()
-        assert await master.plan([again]) == [False]
-        assert await master.get([again.placement.job.id]) == [None]
-        assert await master.ticks("welcome", 10) == [(NEXT, first.placement.job.id)]
-        assert [entry.next_us for entry in await master.schedules()] == [again.next_us]
+        first = await saved(master, schedule())
+        before = list((await master.plan(planning())).placements)
+        await master.dispatched([(before[1].job.id, 1)])
+        await master.turn_schedule("welcome", ScheduleState.PAUSED)
+        resumed = await master.turn_schedule("welcome", ScheduleState.ACTIVE)
+        assert resumed is not None
+        assert resumed.schedule.next_us == first.next_us
+        again = (await master.plan(planning())).placements
+        assert [(item.job.id, item.job.epoch) for item in again] == [(item.job.id, 2) for item in before]
+        assert all(item.job.version > 1 for item in again)
+        assert [job for _, job in await planned(master)] == [item.job for item in again]
 
     @pytest.mark.asyncio
-    async def test_an_occurrence_whose_job_has_ended_does_not_run_again(self, store: MasterHarness) -> None:
+    async def test_a_tick_that_ran_after_all_is_not_repeated(self, store: MasterHarness) -> None:
         master = await store.open()
-        await master.save_schedule(schedule())
-        ended = sample(JobState.SUCCEEDED)
-        await master.apply("transport-1", [record(ended)])
-        assert await master.plan([occurrence(placement=dispatching(id=ended.id))]) == [False]
-        assert await master.get([ended.id]) == [ended]
+        await saved(master, schedule())
+        (one, two) = (await master.plan(planning())).placements
+        await master.dispatched([(one.job.id, 1), (two.job.id, 1)])
+        await master.turn_schedule("welcome", ScheduleState.PAUSED)
+        ended = replace(one.job, state=JobState.SUCCEEDED, version=3, finished_us=one.job.due_us)
+        await master.apply("transport-1", [record(ended, run=run_of(ended))])
+        assert await master.tick_ran([("welcome", two.job.due_us), ("welcome", 5)]) == 1
+        await master.turn_schedule("welcome", ScheduleState.ACTIVE)
+        assert (await master.plan(planning())).placements == ()
+        assert [tick_us for tick_us, _ in await planned(master)] == [one.job.due_us, two.job.due_us]
 
     @pytest.mark.asyncio
-    async def test_an_occurrence_of_no_schedule_or_another_watermark_is_not_planned(self, store: MasterHarness) -> None:
+    async def test_an_edit_gives_the_ticks_to_come_the_new_data(self, store: MasterHarness) -> None:
         master = await store.open()
-        await master.save_schedule(schedule())
-        items = [occurrence("nobody"), occurrence(watermark_us=NEXT - 1)]
-        assert await master.plan(items) == [False, False]
-        assert await master.get([item.placement.job.id for item in items]) == [None, None]
-        assert [entry.next_us for entry in await master.schedules()] == [NEXT]
+        await saved(master, schedule())
+        before = (await master.plan(planning())).placements
+        answer = await master.save_schedule(schedule(data=b"2"))
+        assert [item.job_id for item in answer.taken] == [item.job.id for item in before][::-1]
+        after = (await master.plan(planning())).placements
+        assert [(item.job.id, item.job.data) for item in after] == [(item.job.id, b"2") for item in before]
 
     @pytest.mark.asyncio
-    async def test_a_plan_with_an_impossible_job_writes_nothing(self, store: MasterHarness) -> None:
+    async def test_an_edit_of_the_rule_drops_its_ticks_and_editing_back_revives_them(
+        self, store: MasterHarness
+    ) -> None:
         master = await store.open()
-        await master.save_schedule(schedule())
-        with pytest.raises(IllegalMove):
-            await master.plan([occurrence(), occurrence(placement=Placement(sample(JobState.RUNNING, id=new_id())))])
-        assert await master.ticks("welcome", 10) == []
-        assert [entry.next_us for entry in await master.schedules()] == [NEXT]
+        await saved(master, schedule())
+        before = (await master.plan(planning())).placements
+        await saved(master, schedule(when=timedelta(hours=1)))
+        assert (await master.plan(planning())).planned == 0
+        await saved(master, schedule())
+        after = (await master.plan(planning())).placements
+        assert [item.job.id for item in after] == [item.job.id for item in before]
+
+    @pytest.mark.asyncio
+    async def test_an_end_takes_back_what_still_waits(self, store: MasterHarness) -> None:
+        master = await store.open()
+        await saved(master, schedule(when=timedelta(seconds=1)))
+        await store.advance(1.5)
+        (waiting,) = (await master.plan(planning(ahead_us=0))).placements
+        await master.dispatched([(waiting.job.id, 1)])
+        paused = await master.turn_schedule("welcome", ScheduleState.PAUSED)
+        assert paused is not None
+        assert paused.taken == ()
+        ended = await master.turn_schedule("welcome", ScheduleState.ENDED)
+        assert ended is not None
+        assert [item.job_id for item in ended.taken] == [waiting.job.id]
+
+    @pytest.mark.asyncio
+    async def test_a_pause_never_replays(self, store: MasterHarness) -> None:
+        master = await store.open()
+        await saved(master, schedule(when=timedelta(seconds=1), terms=Terms(misfire=Misfire.ALL, most=100)))
+        await master.turn_schedule("welcome", ScheduleState.PAUSED)
+        await store.advance(2.5)
+        await master.turn_schedule("welcome", ScheduleState.ACTIVE)
+        assert (await master.plan(planning(ahead_us=0))).planned == 0
+        assert await master.occurrences("welcome", None, 10) == []
 
     @pytest.mark.asyncio
     async def test_keys_are_told_apart_byte_by_byte(self, store: MasterHarness) -> None:
@@ -172,10 +241,12 @@ class ScheduleCases:
         keys = ["order-1", "Order-1", "order-1 ", " order-1", "\u00f3rder-1", "o\u0301rder-1", "order-1\\", "%", "_"]
         keys += ["'; DROP TABLE schedule;--", "\U0001f600", "x" * 255, "\u00e9" * 127]
         for number, key in enumerate(keys):
-            await master.save_schedule(schedule(key, next_us=number + 1))
-        found = {entry.key: entry.next_us for entry in await master.schedules()}
-        assert found == {key: number + 1 for number, key in enumerate(keys)}
-        for number, key in enumerate(keys):
-            item = occurrence(key, tick_us=number + 1)
-            assert await master.plan([item]) == [True]
-            assert await master.ticks(key, 5) == [(number + 1, item.placement.job.id)]
+            await saved(master, schedule(key, data=b"%d" % number))
+        found = {entry.key: entry.data for entry in await master.schedules()}
+        assert found == {key: b"%d" % number for number, key in enumerate(keys)}
+        report = await master.plan(planning())
+        assert report.planned == 2 * len(keys)
+        assert {item.job.schedule: item.job.data for item in report.placements} == found
+        for key in keys:
+            assert len(await planned(master, key)) == 2
+        assert (await master.plan(planning())).planned == 0

@@ -3,9 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
-from jobmaster.contracts.entries import AgentEntry, DefinitionEntry
+from jobmaster.contracts.entries import AgentEntry, AgentState, DefinitionEntry, Event
 from jobmaster.contracts.values import JobFilter, WorkerCard
 from jobmaster.model.errors import Refused
+from jobmaster.model.ids import new_id
 from jobmaster.testing.masters.harness import SECOND, MasterHarness, held
 
 AGENT = AgentEntry(name="transport-1", kind="sqlite", fingerprint="file:1", incarnation="a", high_water=10)
@@ -18,6 +19,8 @@ CARD = WorkerCard(
     handlers=("send-welcome",),
     slots=10,
     started_us=5,
+    loop_lag_us=1_500,
+    rss_bytes=80_000_000,
 )
 
 
@@ -75,15 +78,92 @@ class TopologyCases:
         assert await master.agents() == [later]
 
     @pytest.mark.asyncio
+    async def test_what_an_operator_decides_of_an_agent_stays_and_is_recorded(self, store: MasterHarness) -> None:
+        master = await store.open()
+        assert await master.turn_agent("transport-1", AgentState.PAUSED, None, "ann@host") is None
+        await master.enter_agent(AGENT)
+        draining = replace(AGENT, state=AgentState.DRAINING, target="transport-2")
+        assert await master.turn_agent("transport-1", AgentState.DRAINING, "transport-2", "ann@host") == draining
+        # Neither a start nor a reconciliation changes it, nor does saying it twice.
+        await master.enter_agent(replace(AGENT, high_water=30))
+        renewed = await master.renew_agent(replace(AGENT, high_water=30), replace(AGENT, incarnation="b"))
+        assert (renewed.state, renewed.target) == (AgentState.DRAINING, "transport-2")
+        assert await master.agents() == [renewed]
+        again = await master.turn_agent("transport-1", AgentState.DRAINING, "transport-2", "bob@host")
+        assert again == renewed
+        unless = frozenset({AgentState.DRAINING})
+        assert await master.turn_agent("transport-1", AgentState.OPEN, None, "bob@host", unless) == renewed
+        await master.turn_agent("transport-1", AgentState.OPEN, None, "bob@host")
+        last, first = await master.events("transport-1", None, 10)
+        assert (first.kind, first.who, first.detail) == ("agent.draining", "ann@host", b'{"target":"transport-2"}')
+        assert (last.kind, last.who, last.detail) == ("agent.open", "bob@host", None)
+        assert 0 < first.at_us <= last.at_us
+
+    @pytest.mark.asyncio
+    async def test_events_are_read_newest_first_by_subject_and_page(self, store: MasterHarness) -> None:
+        master = await store.open()
+        ids = [new_id() for _ in range(6)]
+        events = [
+            Event(id=job_id, kind="worker.joined", subject=f"w{number % 2}", who="here")
+            for number, job_id in enumerate(ids)
+        ]
+        await master.record(events)
+        await master.record([replace(events[0], who="elsewhere")])
+        await master.record([])
+        assert [event.id for event in await master.events(None, None, 4)] == ids[:1:-1]
+        assert [event.id for event in await master.events(None, ids[2], 4)] == [ids[1], ids[0]]
+        assert [event.id for event in await master.events("w1", None, 2)] == [ids[5], ids[3]]
+        assert [event.id for event in await master.events("w1", ids[3], 2)] == [ids[1]]
+        assert (await master.events("w0", ids[1], 1))[0].who == "here"
+
+    @pytest.mark.asyncio
     async def test_the_mark_of_one_store_never_falls(self, store: MasterHarness) -> None:
         master = await store.open()
         await master.enter_agent(AGENT)
         rewound = replace(AGENT, high_water=3)
         assert await master.enter_agent(rewound) == AGENT
         assert await master.enter_agent(rewound) == AGENT
+        assert await master.agents() == [AGENT]
+
+    @pytest.mark.asyncio
+    async def test_another_life_of_a_store_is_not_taken_in_by_itself(self, store: MasterHarness) -> None:
+        master = await store.open()
+        await master.enter_agent(AGENT)
         wiped = replace(AGENT, incarnation="b", high_water=0)
         assert await master.enter_agent(wiped) == AGENT
-        assert await master.agents() == [wiped]
+        assert await master.agents() == [AGENT]
+
+    @pytest.mark.asyncio
+    async def test_of_several_who_renew_an_agent_all_get_one_answer(self, store: MasterHarness) -> None:
+        one, two = await store.open(), await store.open()
+        await one.enter_agent(AGENT)
+        first, second = (replace(AGENT, incarnation=name, high_water=3) for name in "bc")
+        assert await one.renew_agent(AGENT, first) == first
+        assert await two.renew_agent(AGENT, second) == first
+        assert await two.agents() == [first]
+        assert await two.renew_agent(first, second) == second
+        elsewhere = replace(second, fingerprint="file:2")
+        assert await one.renew_agent(second, elsewhere) == elsewhere
+        assert await one.renew_agent(second, replace(second, incarnation="d")) == elsewhere
+        assert await one.agents() == [elsewhere]
+        new = replace(AGENT, name="transport-2")
+        assert await one.renew_agent(new, new) == new
+
+    @pytest.mark.asyncio
+    async def test_why_an_agent_is_quarantined_is_known_until_it_is_renewed(self, store: MasterHarness) -> None:
+        master = await store.open()
+        await master.enter_agent(AGENT)
+        await master.enter_agent(replace(AGENT, name="transport-2"))
+        await master.note_quarantine("transport-1", "its mark fell")
+        await master.note_quarantine("transport-1", "its mark fell from 10 to 3")
+        await master.enter_agent(replace(AGENT, high_water=12))
+        noted = replace(AGENT, high_water=12, quarantined="its mark fell from 10 to 3")
+        assert await master.enter_agent(AGENT) == noted
+        assert [entry.quarantined for entry in await master.agents()] == [noted.quarantined, None]
+        await master.note_quarantine("transport-1", None)
+        await master.note_quarantine("transport-1", "again")
+        await master.renew_agent(noted, replace(noted, incarnation="b"))
+        assert [entry.quarantined for entry in await master.agents()] == [None, None]
 
     @pytest.mark.asyncio
     async def test_another_store_under_the_same_name_changes_nothing(self, store: MasterHarness) -> None:
