@@ -11,7 +11,20 @@ from typing import Annotated
 
 import typer
 
-from jobmaster.cli import doctor, jobs, starter
+from jobmaster.cli import (
+    agents,
+    dead_letters,
+    doctor,
+    hosts,
+    jobs,
+    lanes,
+    master,
+    operations,
+    schedule_commands,
+    starter,
+    top,
+    workers,
+)
 from jobmaster.cli import run as running
 from jobmaster.cli.render import inert
 from jobmaster.cli.target import Json
@@ -32,6 +45,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(schedule_commands.app, name="schedules")
+app.add_typer(agents.app, name="agents")
+app.add_typer(workers.app, name="workers")
+app.add_typer(hosts.app, name="hosts")
+app.add_typer(lanes.app, name="lanes")
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(operations.app, name="operations")
+app.command("scale-hint")(lanes.scale_hint)
+app.command("top")(top.top)
+app.add_typer(master.app, name="master")
 app.command("run")(running.run)
 app.command("worker")(running.worker)
 app.command("stats")(jobs.stats)

@@ -67,6 +67,11 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"{text:.0f} s {sign}"
 
 
+def megabytes(count: int | None) -> str:
+    """Memory, for people."""
+    return "" if count is None else f"{count / 1_048_576:,.0f} MB"
+
+
 def brief(text: str) -> str:
     """What fits into one line of a list."""
     return text if len(text) <= SHOWN_IN_LIST else f"{text[:SHOWN_IN_LIST]}…"

@@ -41,7 +41,7 @@ def find_cluster(app: str | None, config: Path | None, file: Path | None, name: 
     if file is not None:
         if not file.is_file():
             raise ConfigurationError([f"--file {str(file)!r}: no such file; a cluster makes it when it first runs"])
-        return ClusterBuilder(_held(file, name)).use_master(f"sqlite:///{file}").build()
+        return ClusterBuilder(held_cluster(file, name)).use_master(f"sqlite:///{file}").build()
     source = "--app" if app else APP_VARIABLE
     app = app or os.environ.get(APP_VARIABLE)
     if app is not None:
@@ -58,7 +58,7 @@ def find_cluster(app: str | None, config: Path | None, file: Path | None, name: 
     return load_app(app, f"{config}: app") if app else ClusterBuilder.from_toml(config).build()
 
 
-def _held(file: Path, name: str | None) -> str:
+def held_cluster(file: Path, name: str | None) -> str:
     """The name of the cluster that the file holds; the one asked for, where there are several."""
     from jobmaster.sqlite import prefixes_in
 
