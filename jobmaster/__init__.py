@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ConfigurationError,
         DataInvalid,
         DefinitionInvalid,
+        ExpressionInvalid,
         HandlerUnknown,
         IllegalMove,
         Indeterminate,
@@ -30,22 +31,29 @@ if TYPE_CHECKING:
         JobNotFound,
         KeyInvalid,
         LeaseLost,
+        MasterSealed,
         MasterUnavailable,
         NameInvalid,
+        OperationNotFound,
         OptionInvalid,
         Refused,
         Reject,
         ResultTimeout,
         RetryAfter,
+        ScheduleNotFound,
         Snooze,
         StoreError,
+        WorkerNotFound,
     )
     from jobmaster.model.priority import Priority
     from jobmaster.model.retry import Retry
     from jobmaster.model.states import FailReason, JobState
+    from jobmaster.profiles import Schedules, StaticProfile, scheduled
+    from jobmaster.recurrence import Recurrence, cron
     from jobmaster.runtime import Runtime
+    from jobmaster.schedule_views import OccurrenceInfo, ScheduleChange, ScheduleInfo
     from jobmaster.scheduler import Scheduler
-    from jobmaster.views import CancelOutcome, CancelResult, Counts, JobInfo, JobPage, RunInfo, ScheduleInfo
+    from jobmaster.views import CancelOutcome, CancelResult, Counts, JobInfo, JobPage, RunInfo
     from jobmaster.worker.context import JobContext
 
 __version__ = "0.1.0"
@@ -63,6 +71,7 @@ __all__ = [
     "DefinitionInvalid",
     "Enqueue",
     "EventKind",
+    "ExpressionInvalid",
     "FailReason",
     "HandlerUnknown",
     "IllegalMove",
@@ -82,10 +91,14 @@ __all__ = [
     "JobState",
     "KeyInvalid",
     "LeaseLost",
+    "MasterSealed",
     "MasterUnavailable",
     "NameInvalid",
+    "OccurrenceInfo",
+    "OperationNotFound",
     "OptionInvalid",
     "Priority",
+    "Recurrence",
     "Refused",
     "Reject",
     "ResultTimeout",
@@ -93,14 +106,21 @@ __all__ = [
     "RetryAfter",
     "RunInfo",
     "Runtime",
+    "ScheduleChange",
     "ScheduleInfo",
+    "ScheduleNotFound",
     "Scheduler",
+    "Schedules",
     "Snooze",
+    "StaticProfile",
     "StoreError",
     "WorkerHandle",
+    "WorkerNotFound",
     "WorkerSection",
     "__version__",
+    "cron",
     "job",
+    "scheduled",
 ]
 
 _ELSEWHERE = {
@@ -121,15 +141,22 @@ _ELSEWHERE = {
     "JobInfo": "jobmaster.views",
     "JobPage": "jobmaster.views",
     "JobState": "jobmaster.model.states",
+    "OccurrenceInfo": "jobmaster.schedule_views",
     "Priority": "jobmaster.model.priority",
+    "Recurrence": "jobmaster.recurrence",
     "Retry": "jobmaster.model.retry",
     "RunInfo": "jobmaster.views",
     "Runtime": "jobmaster.runtime",
-    "ScheduleInfo": "jobmaster.views",
+    "ScheduleChange": "jobmaster.schedule_views",
+    "ScheduleInfo": "jobmaster.schedule_views",
     "Scheduler": "jobmaster.scheduler",
+    "Schedules": "jobmaster.profiles",
+    "StaticProfile": "jobmaster.profiles",
     "WorkerHandle": "jobmaster.crew",
     "WorkerSection": "jobmaster.builder_sections",
+    "cron": "jobmaster.recurrence",
     "job": "jobmaster.handler",
+    "scheduled": "jobmaster.profiles",
 }
 """Where a name is defined; those not listed are errors."""
 

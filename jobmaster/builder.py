@@ -13,11 +13,14 @@ from typing import Any, Literal, Self
 
 from jobmaster.builder_sections import AgentSection, WorkerSection, store_tree
 from jobmaster.cluster import Cluster
+from jobmaster.contracts.scheduling import Schedule
+from jobmaster.declaring import Declaring
 from jobmaster.handler import JobHandler
 from jobmaster.invocation import HandlerFactory
 from jobmaster.listeners import Callback, EventKind, callbacks_of
 from jobmaster.model.errors import ConfigurationError, DefinitionInvalid, quoted
 from jobmaster.model.retry import Retry
+from jobmaster.profiles import StaticProfile
 from jobmaster.registry import Registry, build_registry
 from jobmaster.settings.models import ClusterSettings, Defaults
 from jobmaster.settings.sources import gather_settings
@@ -35,10 +38,12 @@ class ClusterBuilder:
         self._toml: str | os.PathLike[str] | None = None
         self._environment = True
         self._handlers: list[object] = []
+        self._profiles: list[object] = []
         self._factory: HandlerFactory | None = None
         self._callbacks: dict[EventKind, list[Callback]] = {}
         self._faults: list[str] = []
         self._built = False
+        self._is_default = False
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Self:
@@ -53,10 +58,22 @@ class ClusterBuilder:
         self._environment = False
         return self
 
+    def default(self) -> Self:
+        """This cluster is meant where a program that opens several names none: see `Scheduler.default`."""
+        self._note()
+        self._is_default = True
+        return self
+
     def add_handlers(self, *handlers: type[JobHandler[Any]] | Callable[..., Any] | types.ModuleType) -> Self:
         """Handler classes, functions, methods, or modules; of a module, the handlers that are defined in it."""
         self._note()
         self._handlers += handlers
+        return self
+
+    def add_profiles(self, *profiles: type[StaticProfile]) -> Self:
+        """Profiles whose schedules are brought into line with the code at each start."""
+        self._note()
+        self._profiles += profiles
         return self
 
     def handler_factory(self, factory: HandlerFactory) -> Self:
@@ -68,7 +85,8 @@ class ClusterBuilder:
 
     def add_listener(self, listener: object) -> Self:
         """An object with some of the methods `on_enqueued`, `on_started`, `on_succeeded`, `on_failed`, `on_retry`,
-        `on_cancelled`, `on_saturated`, `on_unroutable`; each takes a `JobEvent`."""
+        `on_cancelled`, `on_late_result`, `on_saturated`, `on_unroutable`, `on_quarantined`; each takes
+        a `JobEvent`."""
         try:
             found = callbacks_of(listener)
         except DefinitionInvalid as error:
@@ -98,6 +116,10 @@ class ClusterBuilder:
     def on_cancelled(self, callback: Callback) -> Self:
         return self._on(EventKind.CANCELLED, callback)
 
+    def on_late_result(self, callback: Callback) -> Self:
+        """When a run ended after its lease, so that its outcome was refused: with what it came to."""
+        return self._on(EventKind.LATE_RESULT, callback)
+
     def on_saturated(self, callback: Callback) -> Self:
         """When a worker's slots were all taken while more jobs waited: once, with how long it lasted."""
         return self._on(EventKind.SATURATED, callback)
@@ -105,6 +127,11 @@ class ClusterBuilder:
     def on_unroutable(self, callback: Callback) -> Self:
         """When jobs wait whose handler no live worker knows."""
         return self._on(EventKind.UNROUTABLE, callback)
+
+    def on_quarantined(self, callback: Callback) -> Self:
+        """When the store of an agent turned out not to be what it was, so that nothing happens there before it is
+        reconciled."""
+        return self._on(EventKind.QUARANTINED, callback)
 
     def use_master(self, url: str, **options: Any) -> Self:
         """The master store that the URL's scheme stands for."""
@@ -165,9 +192,25 @@ class ClusterBuilder:
         """Jobs due later than this are held on the master until then."""
         return self._set("timings", transient_threshold=threshold)
 
-    def retention(self, days: float | Literal["forever"]) -> Self:
-        """How long ended jobs are kept."""
-        return self._set("timings", retention_days=days)
+    def retention(
+        self,
+        days: float | Literal["forever"] | None = None,
+        *,
+        succeeded: float | Literal["forever"] | None = None,
+        failed: float | Literal["forever"] | None = None,
+        cancelled: float | Literal["forever"] | None = None,
+        handler: str | None = None,
+    ) -> Self:
+        """How many days ended jobs are kept: all, or by the state they ended in, or those of one handler, by its name.
+        What is not said of a handler is as for the others."""
+        table = {"succeeded": succeeded, "failed": failed, "cancelled": cancelled}
+        if handler is None:
+            self._set("timings", retention_days=days)
+            return self._set("retention", **table)
+        own = {state: days if kept is None else kept for state, kept in table.items()}
+        handlers = self._tree.get("retention", {}).get("handlers", {})
+        given = {state: kept for state, kept in own.items() if kept is not None}
+        return self._set("retention", handlers={**handlers, handler: {**handlers.get(handler, {}), **given}})
 
     def data_limit(self, size: int | str) -> Self:
         """The largest data a job may have: bytes, or text such as "1 MiB"."""
@@ -213,12 +256,17 @@ class ClusterBuilder:
         faults = [*self._faults, *faults]
         registry, found = build_registry(self._handlers, settings.defaults if settings else Defaults(), self._factory)
         faults += found
+        declared: Mapping[str, tuple[Schedule, ...]] = {}
         if settings is not None:
             faults += store_faults(settings) + _agents_of_handlers(registry, settings)
+            declaring = Declaring(settings, registry)
+            declared = declaring.all(self._profiles)
+            faults += declaring.faults
         if settings is None or faults:
             raise ConfigurationError(list(dict.fromkeys(faults)))
         self._built = True
-        return Cluster(settings, registry, {kind: tuple(callbacks) for kind, callbacks in self._callbacks.items()})
+        callbacks = {kind: tuple(found) for kind, found in self._callbacks.items()}
+        return Cluster(settings, registry, callbacks, declared, is_default=self._is_default)
 
     def _on(self, kind: EventKind, callback: Callback) -> Self:
         self._note(*([] if callable(callback) else [f"on_{kind}: {quoted(callback)} is not callable"]))

@@ -1,12 +1,14 @@
 """The parts of a builder that are about one agent or one worker: their methods return the part they are called on."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Protocol, Self
 
 from pydantic import SecretStr
 
 from jobmaster.model.errors import quoted
+from jobmaster.model.priority import LaneOrder
 from jobmaster.settings.checks import redacted, scheme_of
 from jobmaster.settings.models import WorkerMode
 
@@ -71,8 +73,18 @@ class AgentSection:
     def use_mysql_for_agent(self, url: str, **options: Any) -> Self:
         return self._use(url, options, "mysql")
 
-    def use_nats_for_agent(self, url: str, **options: Any) -> Self:
-        return self._use(url, options, "nats")
+    def use_nats_for_agent(self, url: str | Sequence[str], **options: Any) -> Self:
+        """A server with JetStream, or the servers of one cluster."""
+        return self._use(url if isinstance(url, str) else ",".join(url), options, "nats")
+
+    def redispatch_after(self, duration: timedelta | float | str) -> Self:
+        """Place its jobs on other agents once nobody has reached it for that long; at least two leases. This weakens a
+        promise: what runs or has ended on an agent that can't be asked runs once more, maybe at the same time, as a job
+        of a higher epoch; what the earlier copy comes to no longer counts. Jobs that are `at_most_once`, and those the
+        master has not heard of, wait. Unless this is called, all do."""
+        self._note()
+        self._tree["redispatch_after"] = duration
+        return self
 
     def _use(self, url: str | os.PathLike[str], options: Mapping[str, Any], kind: str | None = None) -> Self:
         tree, faults = store_tree(url, options, kind)
@@ -100,9 +112,16 @@ class WorkerSection:
         """The lanes it serves, sharing its slots; replaces those named before."""
         return self._set("lanes", dict.fromkeys(lanes))
 
-    def lane(self, name: str, slots: int | None = None) -> Self:
-        """One more lane; with `slots` it has that many of its own, beside the worker's shared ones, and no others."""
+    def lane(self, name: str, slots: int | None = None, *, weight: int | None = None) -> Self:
+        """One more lane; with `slots` it has that many of its own, beside the worker's shared ones, and no others.
+        `weight`: its share of the slots it shares with others, while all of them have jobs; 1 unless given."""
+        if weight is not None:
+            self._set("weights", {**self._tree.get("weights", {}), name: weight})
         return self._set("lanes", {**self._tree.get("lanes", {}), name: slots})
+
+    def lane_order(self, order: LaneOrder | str) -> Self:
+        """`weighted`, or `strict`: the first lane named goes first, those behind it together get an eighth."""
+        return self._set("lane_order", order)
 
     def prefetch(self, jobs: int) -> Self:
         """How many jobs it claims beyond its slots."""

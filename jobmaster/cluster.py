@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from jobmaster.contracts.clock import Clock
+from jobmaster.contracts.scheduling import Schedule
 from jobmaster.listeners import Callback, EventKind, Listeners
+from jobmaster.placement import agents_by_lane
 from jobmaster.registry import Registry
 from jobmaster.settings.frozen import FrozenTable
-from jobmaster.settings.models import ClusterSettings
+from jobmaster.settings.models import ClusterSettings, WorkerSettings
 
 if TYPE_CHECKING:
     from jobmaster.runtime import Runtime
@@ -22,21 +24,32 @@ _log = structlog.get_logger("jobmaster.cluster")
 class Cluster:
     """What `ClusterBuilder.build()` gives: frozen, and to be run any number of times, in any number of processes."""
 
-    __slots__ = ("_callbacks", "_registry", "_settings")
+    __slots__ = ("_by_lane", "_callbacks", "_declared", "_is_default", "_registry", "_settings")
 
     def __init__(
         self,
         settings: ClusterSettings,
         registry: Registry,
         callbacks: Mapping[EventKind, tuple[Callback, ...]] | None = None,
+        declared: Mapping[str, tuple[Schedule, ...]] | None = None,
+        *,
+        is_default: bool = False,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._callbacks = FrozenTable({str(kind): tuple(found) for kind, found in (callbacks or {}).items()})
+        self._declared = FrozenTable(dict(declared or {}))
+        self._by_lane = agents_by_lane(settings.workers)
+        self._is_default = is_default
 
     @property
     def name(self) -> str:
         return self._settings.name
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is meant where a program with several clusters names none."""
+        return self._is_default
 
     @property
     def settings(self) -> ClusterSettings:
@@ -46,15 +59,42 @@ class Cluster:
     def registry(self) -> Registry:
         return self._registry
 
+    @property
+    def declared(self) -> Mapping[str, tuple[Schedule, ...]]:
+        """The schedules that its code declares, by profile."""
+        return self._declared
+
+    @property
+    def by_lane(self) -> Mapping[str, tuple[str, ...]]:
+        """The agents whose workers serve a lane, of the workers it was built with; also where this process runs none of
+        them."""
+        return self._by_lane
+
     def with_settings(self, settings: ClusterSettings) -> "Cluster":
         """The same handlers and listeners under other settings, which are taken as they are."""
-        cluster = Cluster(settings, self._registry)
+        cluster = Cluster(settings, self._registry, is_default=self._is_default)
         cluster._callbacks = self._callbacks
+        cluster._declared = self._declared
+        cluster._by_lane = cluster._by_lane or self._by_lane
+        return cluster
+
+    def with_workers(self, *workers: WorkerSettings) -> "Cluster":
+        """The same cluster for a process that runs these workers."""
+        # Which agents serve a lane is said by the workers it was built with, not by those of one process.
+        settings = self._settings.model_copy(update={"workers": workers})
+        cluster = Cluster(settings, self._registry, is_default=self._is_default)
+        cluster._callbacks, cluster._declared, cluster._by_lane = self._callbacks, self._declared, self._by_lane
         return cluster
 
     def without_workers(self) -> "Cluster":
         """The same cluster for a process that adds its workers itself."""
         return self.with_settings(self._settings.model_copy(update={"workers": ()}))
+
+    def accepting_unsafe(self) -> "Cluster":
+        """The same cluster, working also with stores whose settings break a promise; which one, their findings say."""
+        from jobmaster.transports import accepting_unsafe
+
+        return self.with_settings(accepting_unsafe(self._settings))
 
     @property
     def warnings(self) -> tuple[str, ...]:

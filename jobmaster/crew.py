@@ -1,18 +1,23 @@
 """Crew: the workers of one process, which come and go while it runs."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
 
+import structlog
+
 from jobmaster import __version__
 from jobmaster.agents_open import Agents
+from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.values import WorkerCard
 from jobmaster.coordination.duties import Duties
 from jobmaster.listeners import Listeners
+from jobmaster.loop import Loop
 from jobmaster.model.errors import NameInvalid, OptionInvalid
-from jobmaster.settings import ClusterSettings, Defaults, WorkerSettings
+from jobmaster.settings import ClusterSettings, Defaults, WorkerMode, WorkerSettings
 from jobmaster.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -20,6 +25,11 @@ if TYPE_CHECKING:
 
 Lanes = Mapping[str, int | None] | Sequence[str]
 """Lane names, or a table of lanes with their own slots (None: shared)."""
+
+DRAIN_SECONDS = 0.5
+"""How often a worker that drains looks whether anything is left."""
+
+_log = structlog.get_logger("jobmaster.crew")
 
 
 class WorkerHandle:
@@ -46,6 +56,11 @@ class WorkerHandle:
         """Have it claim again."""
         self._worker.resume()
 
+    def scale(self, slots: int, lane: str | None = None) -> None:
+        """Have it run that many jobs at a time: of `lane`, if that has slots of its own, else of the lanes that share
+        them. Raises `OptionInvalid`."""
+        self._worker.scale(slots, lane)
+
     async def stop(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - a step of the worker's ladder has it
         """Drain and remove it: running jobs may finish for `timeout` seconds (the setting `shutdown` unless given),
         what it had not started goes back. A second call while one is under way interrupts what still runs."""
@@ -56,6 +71,21 @@ class WorkerHandle:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+class Remainder:
+    """What is left of an agent's lanes: jobs that are ready or running, whoever runs them."""
+
+    def __init__(self, agent: AgentTransport, lanes: Collection[str]) -> None:
+        self._agent = agent
+        self._lanes = lanes
+        self._nothing = 0
+
+    async def any(self) -> bool:
+        """Nothing has to be seen twice: a job between two states is in neither for a moment on some stores."""
+        found = [lane for lane in await self._agent.stats() if lane.lane in self._lanes]
+        self._nothing = 0 if any(lane.ready or lane.leased for lane in found) else self._nothing + 1
+        return self._nothing < 2
 
 
 class Crew:
@@ -80,6 +110,7 @@ class Crew:
         self._on_stop = on_stop
         self._workers: dict[str, Worker] = {}
         self._hired: set[str] = set()
+        self._expected: list[Loop] = []
 
     @property
     def handles(self) -> tuple[WorkerHandle, ...]:
@@ -99,12 +130,22 @@ class Crew:
         """Whether this worker is, or was, one of them."""
         return worker in self._hired
 
+    def wake(self, agent: str) -> None:
+        """There may be jobs for those attached to this agent."""
+        for worker in self._workers.values():
+            if worker.settings.agent == agent:
+                worker.wake()
+
     def adopt(self, worker: str) -> None:
         """Count this worker as one of them, though its runs are made elsewhere in this process."""
         self._hired.add(worker)
 
     async def hire(self, settings: WorkerSettings, duties: Duties) -> WorkerHandle:
-        """Start a worker. Once this returns it is known to its agent and claims jobs."""
+        """Start a worker, as soon as its agent is open. Once this returns it is known to its agent and claims jobs."""
+        problem = self._agents.problem(settings.agent)
+        if problem is not None:
+            _log.warning("worker.waits_for_agent", worker=settings.name, agent=settings.agent, problem=problem)
+            await self._agents.opened(settings.agent)
         worker = Worker(
             settings,
             self._cluster.settings.timings,
@@ -115,6 +156,7 @@ class Crew:
             clock=self._clock,
             rng=self._rng,
             on_stop=self._on_stop,
+            on_change=partial(duties.wake, f"heartbeat:{settings.agent}"),
             version=__version__,
         )
         self._workers[worker.id] = worker
@@ -126,7 +168,48 @@ class Crew:
         except BaseException:
             del self._workers[worker.id]
             raise
+        # It was made known before it began.
+        duties.wake(f"heartbeat:{settings.agent}")
+        if settings.mode is WorkerMode.DRAIN:
+            self._drain(worker)
         return WorkerHandle(self, worker)
+
+    def _drain(self, worker: Worker) -> None:
+        """Let it go once nothing is left for it, and the process with the last one."""
+        left = Remainder(self._agents[worker.settings.agent], worker.settings.lanes)
+
+        async def let_go() -> float:
+            if await left.any() or worker.busy:
+                return DRAIN_SECONDS
+            _log.info("worker.drained", worker=worker.id, lanes=sorted(worker.settings.lanes))
+            await self.dismiss(worker, None)
+            if not self._workers:
+                self._on_stop()
+            await watch.stop()
+            return 0
+
+        watch = Loop(f"drain:{worker.id}", let_go, clock=self._clock, rng=self._rng, idle=DRAIN_SECONDS)
+        self._expected.append(watch)
+        watch.start()
+
+    async def expect(self, settings: WorkerSettings, duties: Duties) -> None:
+        """Start a worker: now if its agent is open, else as soon as it is."""
+        problem = self._agents.problem(settings.agent)
+        if problem is None:
+            await self.hire(settings, duties)
+            return
+        _log.warning("worker.waits_for_agent", worker=settings.name, agent=settings.agent, problem=problem)
+
+        async def hire_late() -> float:
+            await self._agents.opened(settings.agent)
+            await self.hire(settings, duties)
+            # From within its own pass: this was the last one. If the agent went away again, there will be another.
+            await expected.stop()
+            return 0
+
+        expected = Loop(f"hire:{settings.agent}", hire_late, clock=self._clock, rng=self._rng)
+        self._expected.append(expected)
+        expected.start()
 
     async def dismiss(self, worker: Worker, timeout: float | None) -> None:  # noqa: ASYNC109 - handed on
         """Stop a worker and take it off the lists."""
@@ -135,7 +218,8 @@ class Crew:
             await self._duties.farewell(worker.settings.agent, worker.id)
 
     async def dismiss_all(self, timeout: float | None) -> None:  # noqa: ASYNC109 - handed on
-        """All of them at the same time."""
+        """All of them at the same time, and those expected do not come."""
+        await asyncio.gather(*(expected.stop(grace=0.5) for expected in self._expected))
         await asyncio.gather(*(self.dismiss(worker, timeout) for worker in tuple(self._workers.values())))
 
 
@@ -147,6 +231,7 @@ def worker_settings(
     slots: int | None,
     lanes: Lanes | None,
     prefetch: int | None,
+    mode: WorkerMode | str | None = None,
 ) -> WorkerSettings:
     """Settings of a worker added at run time, completed with the cluster's defaults. Raises `NameInvalid` and
     `OptionInvalid`."""
@@ -166,6 +251,8 @@ def worker_settings(
     }
     if lanes is not None:
         given["lanes"] = lanes
+    if mode is not None:
+        given["mode"] = mode
     try:
         return WorkerSettings.model_validate(given)
     except ValueError as error:

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from jobmaster.data_types import arguments_type, context_data, data_type_of, hints_of, is_context
@@ -102,7 +103,9 @@ def _of_class(cls: type[Any]) -> Definition:
         raise DefinitionInvalid(
             label, f"`execute{inspect.signature(execute)}` cannot be called with a job", "write `execute(self, job)`"
         ) from None
-    options = JobOptions(**{field: getattr(cls, field) for field in JobOptions.__struct_fields__})
+    options = JobOptions(**{field: getattr(cls, field) for field in JobOptions.__struct_fields__ if field != "upcast"})
+    if getattr(cls.upcast, "__func__", None) is not JobHandler.upcast.__func__:  # type: ignore[attr-defined]
+        options = msgspec.structs.replace(options, upcast=cls.upcast)
     return Definition(
         target=cls,
         label=label,

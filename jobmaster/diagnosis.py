@@ -28,6 +28,14 @@ NO_SETTINGS = ("JOBMASTER_APP", "JOBMASTER_CONFIG", "JOBMASTER_TEST_", "JOBMASTE
 """How variables begin that are read elsewhere."""
 
 
+_MODES = {
+    StoreMode.PAUSED: "it is paused: nothing is claimed from it until it is open again",
+    StoreMode.DRAINING: "it is draining: nothing is claimed from it and nothing new is put until it is open again",
+    StoreMode.QUARANTINED: "it is quarantined, as its store is not what it was: nothing is claimed or put until a "
+    "coordinator has reconciled it with the master; start one if none runs, and see `jobmaster agents list`",
+}
+
+
 class Level(StrEnum):
     OK = "ok"
     NOTE = "note"
@@ -109,10 +117,16 @@ async def _master(settings: ClusterSettings, clock: Clock, subject: str) -> list
     try:
         report = await master.open()
         quarantined = await master.quarantined(SAMPLE)
+        entries = await master.agents()
     finally:
         await master.close()
     found = [Finding(Level.OK, subject, _facts(report.facts))]
     found += [Finding(Level.NOTE, subject, text) for text in report.findings]
+    found += [
+        Finding(Level.FAULT, subject, f"agent {entry.name!r} is in quarantine: {entry.quarantined}")
+        for entry in entries
+        if entry.quarantined is not None
+    ]
     if quarantined:
         newest = quarantined[0]
         found.append(
@@ -134,8 +148,7 @@ async def _agent(settings: ClusterSettings, clock: Clock, name: str, subject: st
         found = [Finding(Level.OK, subject, _facts(report.facts))]
         found += [Finding(Level.NOTE, subject, text) for text in report.findings]
         if report.mode is not StoreMode.OPEN:
-            text = f"it is {report.mode}: nothing is claimed from it until it is open again"
-            found.append(Finding(Level.FAULT, subject, text))
+            found.append(Finding(Level.FAULT, subject, _MODES[report.mode]))
         return found + await _routes(agent, subject, settings.timings.worker_dead_after)
     finally:
         await agent.close()

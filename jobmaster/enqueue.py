@@ -9,10 +9,11 @@ from uuid import UUID
 from jobmaster.model.errors import OptionInvalid
 from jobmaster.model.priority import Priority
 from jobmaster.model.retry import Retry
+from jobmaster.model.terms import Misfire, Overlap
 
 
-class ScheduleOptions(TypedDict, total=False):
-    """Options of `recurring`, for each of its jobs. What is left out, or None, is the handler's."""
+class CommonOptions(TypedDict, total=False):
+    """What each job may be given, whoever makes it. What is left out, or None, is the handler's."""
 
     priority: Priority | str | None
     """A `Priority` or its name, in any case."""
@@ -30,7 +31,24 @@ class ScheduleOptions(TypedDict, total=False):
     """Portable JSON, kept with the job and searchable."""
 
 
-class Options(ScheduleOptions, total=False):
+class ScheduleOptions(CommonOptions, total=False):
+    """Options of `recurring` and of schedules in code: for each of the jobs, and for the ticks."""
+
+    misfire: Misfire | str | None
+    """What runs of the ticks that were missed while nobody planned: "latest" (unless given), "skip", or "all(10)" for
+    the latest ten."""
+    overlap: Overlap | str | None
+    """What a tick does while the job before has not ended: "allow" (unless given), "skip", "queue" or
+    "cancel_previous"."""
+    jitter: timedelta | float | None
+    """Each job is due up to this much after its tick, drawn once; a number means seconds."""
+    start_after: datetime | None
+    """No tick before it; an interval counts from it."""
+    end_before: datetime | None
+    """No tick at that instant or later."""
+
+
+class Options(CommonOptions, total=False):
     """Options of `once_now`, `once_at`, `once_after` and `Enqueue`."""
 
     id: str | UUID | None

@@ -39,6 +39,9 @@ class JobHandler(ABC, Generic[Data]):
     grace: ClassVar[timedelta | float | None] = None
     """How long a cancelled run may take to end."""
     retry: ClassVar[Retry | None] = None
+    process: ClassVar[bool] = False
+    """Run each attempt in a process of its own, which is killed if it does not end when it has to. For code that
+    blocks, holds the interpreter or may crash; starting one takes about as long as importing the program."""
     at_most_once: ClassVar[bool] = False
     """Never run again after a recorded start, whatever happened."""
     max_crashes: ClassVar[int | None] = None
@@ -48,6 +51,15 @@ class JobHandler(ABC, Generic[Data]):
     """Fail jobs that no worker knew to execute for this long; unless given they wait for such a worker."""
     title: ClassVar[str | None] = None
     """The title of jobs that were enqueued without one."""
+    version: ClassVar[int] = 1
+    """Of the data. Raise it with a change that this code can't read the stored data of waiting jobs with, and write
+    `upcast`. A process with an older version leaves the jobs of a newer one to others."""
+
+    @classmethod
+    def upcast(cls, data: Any, from_version: int) -> Any:
+        """What an earlier version enqueued, as plain JSON values, in the form of this one: as plain values or as the
+        declared type. Called in each run of such a job, before its data are checked."""
+        raise NotImplementedError(f"{cls.__name__} has no upcast for data of version {from_version}")
 
     @abstractmethod
     def execute(self, job: JobContext[Data], /) -> Any:
@@ -66,12 +78,16 @@ class JobOptions(Struct, frozen=True, kw_only=True):
     timeout: timedelta | float | None = None
     grace: timedelta | float | None = None
     retry: Retry | None = None
+    process: bool = False
     at_most_once: bool = False
     max_crashes: int | None = None
     max_snoozes: int | None = None
     max_interrupts: int | None = None
     unroutable_after: timedelta | float | None = None
     title: str | None = None
+    version: int = 1
+    upcast: Callable[[Any, int], Any] | None = None
+    """As the class method of a handler class: data of an earlier version, and which."""
 
 
 @overload
@@ -86,12 +102,15 @@ def job(
     timeout: timedelta | float | None = None,
     grace: timedelta | float | None = None,
     retry: Retry | None = None,
+    process: bool = False,
     at_most_once: bool = False,
     max_crashes: int | None = None,
     max_snoozes: int | None = None,
     max_interrupts: int | None = None,
     unroutable_after: timedelta | float | None = None,
     title: str | None = None,
+    version: int = 1,
+    upcast: Callable[[Any, int], Any] | None = None,
 ) -> Callable[[Function], Function]: ...
 def job(function: Function | None = None, /, **options: Any) -> Function | Callable[[Function], Function]:
     """Mark a function or method as a handler, with the options a handler class has as attributes. It stays the function

@@ -46,6 +46,21 @@ def priority_of(definition: Definition) -> Priority:
     return Priority(priority)
 
 
+def version_of(definition: Definition) -> int:
+    options = definition.options
+    version = _count(definition, "version", options.version, 1, least=1)
+    upcast: object = options.upcast
+    if upcast is not None and not callable(upcast):
+        raise _refused(definition, "upcast", upcast, "a function of the data and their version")
+    if version > 1 and upcast is None:
+        raise DefinitionInvalid(
+            definition.label,
+            f"version={version} without upcast",
+            "add the class method `upcast(cls, data, from_version)`, or `upcast=` to @job, for jobs that wait",
+        )
+    return version
+
+
 def policy_of(definition: Definition, default: Policy) -> Policy:
     options = definition.options
     retry: object = options.retry
@@ -54,12 +69,16 @@ def policy_of(definition: Definition, default: Policy) -> Policy:
     at_most_once: object = options.at_most_once
     if not isinstance(at_most_once, bool):
         raise _refused(definition, "at_most_once", at_most_once, "True or False")
+    process: object = options.process
+    if not isinstance(process, bool):
+        raise _refused(definition, "process", process, "True or False")
     unroutable = options.unroutable_after
     return Policy(
         timeout_us=_duration(definition, "timeout", options.timeout, default.timeout_us, least=1),
         grace_us=_duration(definition, "grace", options.grace, default.grace_us),
         retry=default.retry if retry is None else retry,
         at_most_once=at_most_once,
+        data_version=version_of(definition),
         max_crashes=_count(definition, "max_crashes", options.max_crashes, default.max_crashes, least=1),
         max_snoozes=_count(definition, "max_snoozes", options.max_snoozes, default.max_snoozes),
         max_interrupts=_count(definition, "max_interrupts", options.max_interrupts, default.max_interrupts),

@@ -15,7 +15,9 @@ from msgspec import UNSET
 
 from jobmaster.definition import Definition, Style
 from jobmaster.model.errors import DefinitionInvalid
+from jobmaster.processes import place_of
 from jobmaster.worker.context import JobContext
+from jobmaster.worker.process import in_process
 
 HandlerFactory = Callable[[type[Any]], Any]
 """Given the handler's class: an instance, a context manager of one, or an awaitable of either. Called once per attempt;
@@ -27,13 +29,46 @@ Call = Callable[[Any, JobContext[Any]], Any]
 
 
 def invoker(definition: Definition, factory: HandlerFactory | None) -> Invoke:
-    """What runs one attempt."""
+    """What runs one attempt. Raises `DefinitionInvalid` for a handler whose process could not find it."""
     target, owner = definition.target, definition.owner
+    if definition.options.process:
+        return _in_process(definition, factory)
     if owner is None or (factory is None and definition.style is Style.CLASS):
         direct = _without_instance(definition)
         return _threaded(direct) if definition.blocking else direct
     call: Call = _execute if definition.style is Style.CLASS else _method(target, definition)
     return _with_instance(owner, factory, call, definition.blocking)
+
+
+def direct(definition: Definition, factory: HandlerFactory | None) -> Invoke:
+    """What runs one attempt right here, on the thread that awaits it, a plain `def` as well."""
+    owner = definition.owner
+    if owner is None or (factory is None and definition.style is Style.CLASS):
+        call = _without_instance(definition)
+
+        async def invoke(context: JobContext[Any]) -> Any:
+            value = call(context)
+            return await value if inspect.isawaitable(value) else value
+
+        return invoke
+    on_instance: Call = _execute if definition.style is Style.CLASS else _method(definition.target, definition)
+
+    async def invoke_on(context: JobContext[Any]) -> Any:
+        async with _built(owner, factory) as instance:
+            value = on_instance(instance, context)
+            return await value if inspect.isawaitable(value) else value
+
+    return invoke_on
+
+
+def _in_process(definition: Definition, factory: HandlerFactory | None) -> Invoke:
+    target = place_of(definition.label, definition.target)
+    built_by = None if factory is None or definition.owner is None else place_of("handler_factory", factory)
+
+    async def invoke(context: JobContext[Any]) -> Any:
+        return await in_process(target, built_by, context)
+
+    return invoke
 
 
 def _without_instance(definition: Definition) -> Callable[[JobContext[Any]], Any]:

@@ -39,10 +39,15 @@ class EventKind(StrEnum):
     FAILED = "failed"
     RETRY = "retry"
     CANCELLED = "cancelled"
+    LATE_RESULT = "late_result"
+    """A run ended after its lease: the store refused its outcome, as the job is another run's by then, or cancelled.
+    What it came to is told here, logged and counted, and is kept nowhere else."""
     SATURATED = "saturated"
     """A worker's slots were all taken while more jobs waited; told when it is over, with its duration."""
     UNROUTABLE = "unroutable"
     """Jobs wait whose handler no live worker knows; `count` of them."""
+    QUARANTINED = "quarantined"
+    """An agent's store is not what it was, by `reason`: nothing is claimed or put there until it is reconciled."""
 
 
 class JobEvent(Struct, frozen=True, kw_only=True, gc=False):
@@ -56,11 +61,11 @@ class JobEvent(Struct, frozen=True, kw_only=True, gc=False):
     worker: str | None = None
     attempt: int | None = None
     error: str | None = None
-    """Type and first line, with `failed` and `retry`."""
+    """Type and first line, with `failed`, `retry` and `late_result`."""
     reason: str | None = None
-    """With `failed`."""
+    """With `failed` and `quarantined`; with `late_result` the outcome that was refused."""
     result: bytes | None = None
-    """Portable JSON, with `succeeded`."""
+    """Portable JSON, with `succeeded` and `late_result`."""
     delay_seconds: float | None = None
     """With `retry`: until the next attempt is due."""
     duration_seconds: float | None = None

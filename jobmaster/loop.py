@@ -58,6 +58,8 @@ class Loop:
         self._thread = 0
         self._woken = False
         self._stopping = False
+        self._backing_off = False
+        self._again = False
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -82,6 +84,7 @@ class Loop:
         calls are idempotent, so being cut short equals an answer that was lost. Returns when it has ended. A second
         call, or one on a loop that never started, does nothing."""
         self._stopping = True
+        self._woken = False
         task = self._task
         if task is None or task is asyncio.current_task():
             return
@@ -93,8 +96,9 @@ class Loop:
             await asyncio.wait({task})
 
     def wake(self) -> None:
-        """Have a pass begin as soon as may be; from any thread. During a pass: another one follows it."""
-        if self._woken:
+        """Have a pass begin as soon as may be; from any thread. During a pass: another one follows it. A pause after a
+        failure is not cut short: under load hints come all the time, and would make of it no pause at all."""
+        if self._woken or (self._backing_off and not self._stopping):
             return  # somebody was here before, and nothing has looked since
         self._woken = True
         loop = self._loop
@@ -108,6 +112,11 @@ class Loop:
             except RuntimeError:  # the event loop is closed, nothing is left to wake
                 return
 
+    def try_again(self) -> None:
+        """What made the last pass fail may be mended: have one begin at once. On the loop's own event loop."""
+        self._again = True
+        self._rouse()
+
     def _rouse(self) -> None:
         if self._waiter is not None:
             _end(self._waiter)
@@ -115,7 +124,7 @@ class Loop:
     async def _run(self) -> None:
         while not self._stopping:
             # Cleared before the pass, not after it: what happens while the duty looks must lead to another look.
-            self._woken = False
+            self._woken = self._backing_off = self._again = False
             try:
                 wait = await self._duty()
             except asyncio.CancelledError as error:
@@ -127,7 +136,7 @@ class Loop:
                 wait = self._failed(error)
             else:
                 wait = self._succeeded(wait)
-            if wait <= 0 or self._woken:
+            if wait <= 0 or self._woken or self._again:
                 await asyncio.sleep(0)
             else:
                 await self._pause(wait)
@@ -170,6 +179,8 @@ class Loop:
         elif failures == 1:
             # A store that does not answer is an expected kind of trouble: said once per outage.
             _log.warning("loop.store_trouble", duty=self.name, error=text)
+        # Hints that came during the pass have had theirs.
+        self._backing_off, self._woken = True, False
         backoff = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(failures - 1, 16))
         return backoff * self._rng.uniform(1 - JITTER, 1 + JITTER)
 

@@ -9,31 +9,12 @@ from datetime import datetime
 
 from jobmaster.agents_open import Agents
 from jobmaster.client.listing import MOST, Listing
-from jobmaster.client.times import from_us
 from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import Control, ControlKind, JobFilter, StoreMode
+from jobmaster.model.fingerprint import fingerprint
 from jobmaster.model.states import FailReason, JobState
 from jobmaster.views import error_parts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerInfo:
-    """A worker as its agent knows it."""
-
-    id: str
-    name: str
-    agent: str
-    host: str
-    pid: int
-    lanes: tuple[str, ...]
-    handlers: tuple[str, ...]
-    slots: int
-    busy: int
-    state: str
-    started_at: datetime
-    seen_at: datetime
-    alive: bool
-    """Heard of lately, by the agent's clock."""
+from jobmaster.workers import WorkerInfo, Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +38,10 @@ class AgentInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetters:
-    """Failed jobs of one handler, reason and type of error."""
+    """Failed jobs of one handler and reason, whose errors look the same but for numbers, ids and quoted text."""
 
+    fingerprint: str
+    """Names the group: `scheduler.bulk.retry(fingerprint=…)` runs its jobs again."""
     handler: str
     reason: FailReason
     error_type: str | None
@@ -79,34 +62,14 @@ class DeadLetterReport:
 class Operations:
     """The reads of one cluster."""
 
-    def __init__(self, master: MasterStore, agents: Agents, dead_after_us: int) -> None:
-        self._master = master
+    def __init__(self, master: MasterStore, agents: Agents, workers: Workers) -> None:
         self._agents = agents
-        self._dead_after_us = dead_after_us
+        self._workers = workers
         self._listing = Listing(master, agents)
 
     async def workers(self) -> tuple[WorkerInfo, ...]:
         """Those registered on the agents that answer, by agent and name."""
-        answers, _ = await self._agents.ask(self._agents.names, lambda agent: agent.workers())
-        return tuple(
-            WorkerInfo(
-                id=card.id,
-                name=card.name,
-                agent=agent,
-                host=card.host,
-                pid=card.pid,
-                lanes=card.lanes,
-                handlers=card.handlers,
-                slots=card.slots,
-                busy=card.busy,
-                state=card.state,
-                started_at=from_us(card.started_us),
-                seen_at=from_us(card.beat_us),
-                alive=self._agents.time(agent).now_us() - card.beat_us < self._dead_after_us,
-            )
-            for agent, cards in answers.items()
-            for card in sorted(cards, key=lambda card: (card.name, card.id))
-        )
+        return await self._workers.list()
 
     async def agents(self) -> tuple[AgentInfo, ...]:
         """All agents of this cluster, reachable or not."""
@@ -144,7 +107,7 @@ class Operations:
 
     async def dead_letters(self, *, handler: str | None = None, look_at: int = 5 * MOST) -> DeadLetterReport:
         """Failed jobs in groups, the largest first, from the newest `look_at` of them."""
-        groups: dict[tuple[str, FailReason, str | None], DeadLetters] = {}
+        groups: dict[str, DeadLetters] = {}
         where = JobFilter(states=frozenset({JobState.FAILED}), handler=handler)
         cursor: str | None = None
         seen = 0
@@ -154,10 +117,11 @@ class Operations:
                 kind, _ = error_parts(job.error)
                 assert job.reason is not None
                 assert job.finished_at is not None
-                key = (job.handler, job.reason, kind)
+                key = fingerprint(job.handler, job.reason, job.error)
                 known = groups.get(key)
                 # Newest first: the first of a group is its newest.
                 groups[key] = DeadLetters(
+                    fingerprint=key,
                     handler=job.handler,
                     reason=job.reason,
                     error_type=kind,

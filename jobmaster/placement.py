@@ -4,9 +4,10 @@ An agent is drawn once per job, before the first `put`, and then pinned: two age
 another agent is allowed only after every `put` so far was refused; whoever calls this keeps that count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from random import Random
+from typing import Protocol
 
 
 class Destination(StrEnum):
@@ -18,6 +19,27 @@ class Destination(StrEnum):
     """To the master as `dispatching`, then at once to an agent."""
     HELD = "held"
     """To the master, until it is due soon."""
+
+
+class Attached(Protocol):
+    """What is asked about a worker."""
+
+    @property
+    def agent(self) -> str: ...
+    @property
+    def lanes(self) -> Iterable[str]: ...
+
+
+def agents_by_lane(workers: Iterable[Attached]) -> dict[str, tuple[str, ...]]:
+    """The agents that have a worker with the lane. A lane that is not named is served by none of these workers, and its
+    jobs may go to any agent."""
+    serving: dict[str, tuple[str, ...]] = {}
+    for worker in workers:
+        for lane in worker.lanes:
+            there = serving.get(lane, ())
+            if worker.agent not in there:
+                serving[lane] = (*there, worker.agent)
+    return serving
 
 
 def destination(due_us: int, now_us: int, threshold_us: int, through_master: bool) -> Destination:

@@ -14,6 +14,7 @@ from jobmaster.contracts.entries import DefinitionEntry
 from jobmaster.definition import Definition, Style, examine, key_of, scan
 from jobmaster.handler_options import agent_of, lane_of, policy_of, priority_of, title_of
 from jobmaster.invocation import HandlerFactory, Invoke, invoker
+from jobmaster.model import portable
 from jobmaster.model.errors import (
     DataInvalid,
     DefinitionInvalid,
@@ -26,6 +27,9 @@ from jobmaster.model.priority import Priority
 from jobmaster.model.schema import DataSchema, UntypedSchema
 from jobmaster.settings.models import Defaults
 from jobmaster.worker.context import JobContext
+
+UPCAST_BYTES = 16 << 20
+"""What upcast data may come to. They are not stored."""
 
 
 class Handler:
@@ -43,6 +47,7 @@ class Handler:
         "schema",
         "style",
         "title",
+        "version",
     )
 
     def __init__(self, definition: Definition, defaults: Defaults, factory: HandlerFactory | None) -> None:
@@ -52,12 +57,24 @@ class Handler:
         self.agent: str | None = agent_of(definition)
         self.title: str | None = title_of(definition)
         self.policy: Policy = policy_of(definition, defaults.policy())
+        self.version: int = self.policy.data_version
+        """Of the data that this code knows."""
         self.schema: DataSchema = _schema(definition)
         self.style: Style = definition.style
-        self.blocking: bool = definition.blocking
+        self.blocking: bool = definition.blocking and not definition.options.process
         """A plain `def`: it runs in a thread, and cannot be cancelled."""
         self._invoke: Invoke = invoker(definition, factory)
         self._definition = definition
+
+    def read(self, raw: bytes, version: int) -> Any:
+        """Stored data of that version, not a later one, as what the handler takes. Any exception means that they can't
+        be read as that."""
+        if version == self.version:
+            return self.schema.decode(raw)
+        upcast = self._definition.options.upcast
+        assert upcast is not None, "checked when it was defined"
+        newer = upcast(portable.decode(raw), version)
+        return self.schema.decode(self.schema.encode(newer, limit=UPCAST_BYTES))
 
     def invoke(self, context: JobContext[Any], /) -> Awaitable[Any]:
         """Run one attempt and give its result. Closes what the handler factory opened, however the attempt ends."""
@@ -67,6 +84,11 @@ class Handler:
     def label(self) -> str:
         """What messages call the class or function."""
         return self._definition.label
+
+    @property
+    def target(self) -> Any:
+        """What was registered."""
+        return self._definition.target
 
     def definition(self) -> DefinitionEntry:
         """What the master keeps of it, for processes that have not its code."""

@@ -5,50 +5,63 @@ whoever made it. Enqueueing a job that is due soon needs its agent only; what ne
 while that is away.
 """
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from random import Random
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any
+
+from msgspec import UNSET
 
 from jobmaster.agents_open import Agents
+from jobmaster.bulk import Bulk
 from jobmaster.client.asking import Asking
+from jobmaster.client.batches import Batches
 from jobmaster.client.counting import count
 from jobmaster.client.definitions import Definitions
-from jobmaster.client.drafting import Drafting
+from jobmaster.client.drafting import Drafting, priority_named
+from jobmaster.client.expectation import States, expectation
 from jobmaster.client.identity import JobId, job_id_of
-from jobmaster.client.interventions import Interventions
+from jobmaster.client.interventions import Changes, Interventions
 from jobmaster.client.listing import Listing, job_filter
 from jobmaster.client.lookup import Lookup
 from jobmaster.client.placing import Placing
-from jobmaster.client.recurring import Recurring
+from jobmaster.client.schedule_drafting import ScheduleDrafting
+from jobmaster.client.schedules import ScheduleClient
+from jobmaster.client.sending import Sending
 from jobmaster.client.times import delay_us, to_us
 from jobmaster.client.writing import Writing
 from jobmaster.contracts.clock import Clock
+from jobmaster.contracts.decisions import policy_of
+from jobmaster.contracts.entries import Placement
 from jobmaster.contracts.master import MasterStore
-from jobmaster.enqueue import Enqueue, Options, ScheduleOptions
-from jobmaster.handle import JobHandle, JobHandles
+from jobmaster.enqueuing import Enqueuing, Reference
+from jobmaster.handle import JobHandle
 from jobmaster.handler import JobHandler
+from jobmaster.lanes import Lanes
 from jobmaster.listeners import Listeners
-from jobmaster.model.names import check_key
-from jobmaster.model.states import JobState
+from jobmaster.model.errors import JobConflict, OptionInvalid
+from jobmaster.model.names import check_name
+from jobmaster.model.priority import Priority
+from jobmaster.open_clusters import scheduler_of
 from jobmaster.operations import Operations
+from jobmaster.recurring import Scheduling
 from jobmaster.registry import Registry
 from jobmaster.settings import ClusterSettings
-from jobmaster.views import CancelResult, Counts, JobInfo, JobPage, ScheduleInfo, job_info, schedule_info
-from jobmaster.worker.context import JobContext
-
-Data = TypeVar("Data")
-ContextFunction = Callable[[JobContext[Data]], Any]
-"""A function with `@job` that takes nothing but the job."""
-Reference = Callable[..., Any] | str
-"""A registered function or method, or the stored name of a handler whose code need not be here."""
+from jobmaster.topology import Topology
+from jobmaster.transaction import Transaction
+from jobmaster.views import CancelResult, Counts, JobInfo, JobPage, job_info
+from jobmaster.workers import Workers
 
 
 def _nothing() -> None:
     """Stands for waking the duties of a process that runs none."""
 
 
-class Scheduler:
+def _nowhere(placements: Sequence[Placement]) -> None:
+    """Stands for offering to them."""
+
+
+class Scheduler(Enqueuing, Scheduling):
     """The client of one cluster, for one event loop.
 
     Whatever the first argument of an enqueue, its data are checked before anything is written; when the call returns,
@@ -68,182 +81,75 @@ class Scheduler:
         rng: Random,
         *,
         wake: Callable[[], None] = _nothing,
+        offer: Callable[[Sequence[Placement]], None] = _nowhere,
     ) -> None:
-        """`wake` is called when the master was given something for the duties of this process to look at."""
+        """`wake` is called when the master was given something for the duties of this process to look at, `offer` with
+        hand-offs that they should complete."""
         threshold_us = round(settings.timings.transient_threshold * 1e6)
         self._master = master
         self._agents = agents
         self._wake = wake
         self._registry = registry
+        self._listeners = listeners
         self._limit = settings.limits.data_bytes
-        self._placing = Placing(master, agents, clock, rng, wake)
+        self._placing = Placing(master, agents, clock, rng, wake, offer)
         self._definitions = Definitions(registry, master, clock, settings.defaults.policy())
-        drafting = Drafting(settings, agents.names)
-        self._writing = Writing(self._definitions, drafting, self._placing, listeners, threshold_us)
-        self._recurring = Recurring(master, drafting, clock, self._limit)
+        drafting = Drafting(self._limit, agents.names, agents.by_lane)
+        sending = Sending(self._placing, listeners, threshold_us)
+        self._writing = Writing(self._definitions, drafting, self._placing.now_us, sending.write)
+        schedule_drafting = ScheduleDrafting(drafting, self._limit, settings.timezone)
+        self._schedules = ScheduleClient(
+            master, agents, self._definitions, drafting, schedule_drafting, self._placing, rng
+        )
         self._lookup = Lookup(master, agents)
         self._asking = Asking(self._lookup, agents)
         self._listing = Listing(master, agents)
-        self.operations = Operations(master, agents, round(settings.timings.worker_dead_after * 1e6))
+        dead_after_us = round(settings.timings.worker_dead_after * 1e6)
+        self.workers = Workers(master, agents, dead_after_us, clock.sleep)
+        """Who runs jobs, and telling them what to do."""
+        self.operations = Operations(master, agents, self.workers)
         """What those who run the cluster ask: workers, agents, dead letters."""
+        self.topology = Topology(master, agents, threshold_us, dead_after_us)
+        """What the cluster is made of, its history, and taking agents out and in."""
         self._interventions = Interventions(
             master, agents, self._lookup, self._placing, listeners, threshold_us=threshold_us, wake=wake
         )
+        self.batches = Batches(master, agents, self._lookup, self._listing, self._interventions)
+        """What operations are carried out with."""
+        self.bulk = Bulk(master, self._listing, self._now_us, wake, clock.sleep, self._limit)
+        """Changes of all jobs that meet some conditions."""
+        lanes = frozenset(handler.lane for handler in registry)
+        self.lanes = Lanes(master, agents, self.workers, self.bulk, lanes, clock.sleep)
+        """What waits where; pausing, draining, purging and moving it."""
+
+    @staticmethod
+    def default() -> "Scheduler":
+        """The scheduler of the default cluster among those that are open on the running event loop, which is the one
+        whose builder said `default()`, or the only one; for handlers and helpers that no scheduler is handed to. Raises
+        `JobMasterError` where none is open, or several and none of them is the default."""
+        return scheduler_of(None)
+
+    @staticmethod
+    def of(cluster: str) -> "Scheduler":
+        """The scheduler of the cluster of that name, open on the running event loop. Raises `JobMasterError`."""
+        return scheduler_of(cluster)
 
     async def close(self) -> None:
         """End the watches. Those who still wait for a result are cancelled."""
         await self._asking.close()
 
-    @overload
-    async def once_now(
-        self,
-        handler: type[JobHandler[Data]],
-        data: Data | Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> JobHandle: ...
-    @overload
-    async def once_now(
-        self,
-        handler: ContextFunction[Data],
-        data: Data | Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> JobHandle: ...
-    @overload
-    async def once_now(
-        self, handler: Reference, data: Mapping[str, Any] | None = None, **options: Unpack[Options]
-    ) -> JobHandle: ...
-    async def once_now(self, handler: Any, data: Any = None, **options: Unpack[Options]) -> JobHandle:
-        """Enqueue a job that is due at once."""
-        return await self._once(handler, data, None, options)
+    def in_transaction(self, connection: Any) -> Transaction:
+        """What enqueues jobs as part of the transaction that is open on this connection and that its owner commits: an
+        asyncpg connection, a SQLAlchemy `AsyncConnection` or `AsyncSession` on asyncpg, or a psycopg `AsyncConnection`,
+        to the database of an agent on Postgres. See `Transaction`."""
+        return Transaction(self, self._registry, self._writing, connection, self._agents, self._listeners)
 
-    @overload
-    async def once_at(
-        self,
-        handler: type[JobHandler[Data]],
-        when: datetime,
-        data: Data | Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> JobHandle: ...
-    @overload
-    async def once_at(
-        self,
-        handler: ContextFunction[Data],
-        when: datetime,
-        data: Data | Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> JobHandle: ...
-    @overload
-    async def once_at(
-        self, handler: Reference, when: datetime, data: Mapping[str, Any] | None = None, **options: Unpack[Options]
-    ) -> JobHandle: ...
-    async def once_at(self, handler: Any, when: datetime, data: Any = None, **options: Unpack[Options]) -> JobHandle:
-        """Enqueue a job that is due at that instant; an instant in the past means now. Beyond the threshold it is held
-        on the master until it is near."""
-        to_us("when", when)
-        return await self._once(handler, data, when, options)
+    @property
+    def _scheduler(self) -> "Scheduler":
+        return self
 
-    @overload
-    async def once_after(
-        self,
-        handler: type[JobHandler[Data]],
-        delay: timedelta,
-        data: Data | Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> JobHandle: ...
-    @overload
-    async def once_after(
-        self,
-        handler: ContextFunction[Data],
-        delay: timedelta,
-        data: Data | Mapping[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> JobHandle: ...
-    @overload
-    async def once_after(
-        self, handler: Reference, delay: timedelta, data: Mapping[str, Any] | None = None, **options: Unpack[Options]
-    ) -> JobHandle: ...
-    async def once_after(
-        self, handler: Any, delay: timedelta, data: Any = None, **options: Unpack[Options]
-    ) -> JobHandle:
-        """Enqueue a job that is due after that time. Otherwise as `once_at`."""
-        delay_us("delay", delay, self._placing.now_us())
-        return await self._once(handler, data, delay, options)
-
-    async def call(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> JobHandle:
-        """Enqueue the call of a registered function or method with these arguments, which are checked against its
-        signature. For options use `once_now(function, {"argument": value}, …)`."""
-        data = self._registry.resolve(function).bind(arguments, keywords)
-        return await self._once(function, data, None, {})
-
-    async def many(self, items: Iterable[Enqueue] | AsyncIterable[Enqueue]) -> JobHandles:
-        """Enqueue all items, in chunks of some thousand, each stored as one batch per agent; never more than one chunk
-        is held. An error is noted with how many items before its chunk are stored."""
-        ids: list[str] = []
-        placed: list[str | None] = []
-        async for chunk_ids, chunk_agents in self._writing.many(items):
-            ids += chunk_ids
-            placed += chunk_agents
-        return JobHandles(ids, placed, self)
-
-    async def _once(self, handler: Any, data: Any, when: datetime | timedelta | None, options: Options) -> JobHandle:
-        job_id, agent = await self._writing.one(Enqueue(handler, data, when=when, **options))
-        return JobHandle(job_id, self, agent)
-
-    @overload
-    async def recurring(
-        self,
-        handler: type[JobHandler[Data]],
-        when: timedelta,
-        data: Data | Mapping[str, Any] | None = None,
-        *,
-        key: str | None = None,
-        **options: Unpack[ScheduleOptions],
-    ) -> ScheduleInfo: ...
-    @overload
-    async def recurring(
-        self,
-        handler: ContextFunction[Data],
-        when: timedelta,
-        data: Data | Mapping[str, Any] | None = None,
-        *,
-        key: str | None = None,
-        **options: Unpack[ScheduleOptions],
-    ) -> ScheduleInfo: ...
-    @overload
-    async def recurring(
-        self,
-        handler: Reference,
-        when: timedelta,
-        data: Mapping[str, Any] | None = None,
-        *,
-        key: str | None = None,
-        **options: Unpack[ScheduleOptions],
-    ) -> ScheduleInfo: ...
-    async def recurring(
-        self,
-        handler: Any,
-        when: timedelta,
-        data: Any = None,
-        *,
-        key: str | None = None,
-        **options: Unpack[ScheduleOptions],
-    ) -> ScheduleInfo:
-        """Have a job made every `when`, at least a second, the first one interval from now. The `key` names the
-        schedule: the same key again updates it in place, and keeps its rhythm."""
-        recipe = await self._definitions.recipe(handler)
-        schedule = await self._recurring.save(recipe, when, data, key, options)
-        self._wake()
-        return schedule_info(schedule)
-
-    async def schedules(self) -> "tuple[ScheduleInfo, ...]":
-        """All schedules, by key."""
-        return tuple(schedule_info(schedule) for schedule in await self._master.schedules())
-
-    async def end_schedule(self, key: str) -> bool:
-        """No further job of it is made; whether it was there and active."""
-        ended = await self._master.end_schedule(check_key("schedule key", key))
-        self._wake()
-        return ended
+    def _now_us(self) -> int:
+        return self._placing.now_us()
 
     def handle(self, job_id: JobId) -> JobHandle:
         """The handle of a job whose id is known."""
@@ -261,7 +167,7 @@ class Scheduler:
     async def list(
         self,
         *,
-        state: JobState | str | Iterable[JobState | str] | None = None,
+        state: States | None = None,
         handler: type[JobHandler[Any]] | Reference | None = None,
         lane: str | None = None,
         agent: str | None = None,
@@ -292,23 +198,85 @@ class Scheduler:
         """How many jobs there are per lane and state, and how long the oldest ready one has waited."""
         return await count(self._master, self._agents)
 
-    async def cancel(self, job_id: JobId) -> CancelResult:
+    async def cancel(
+        self, job_id: JobId, *, expected_state: States | None = None, expected_version: int | None = None
+    ) -> CancelResult:
         """End a job that has not ended. One that is running is fenced at once, so that it can't commit, and its handler
-        is stopped. Raises as `get`."""
-        return await self._interventions.cancel(job_id_of(job_id))
+        is stopped. Raises as `get`.
 
-    async def reschedule(self, job_id: JobId, when: datetime | timedelta) -> JobInfo:
-        """Give a waiting job another due time: an instant, or a time from now. Raises `JobConflict` naming the state if
-        it is running or has ended, else as `get`."""
+        Here as in the other changes, with `expected_state` or `expected_version` the job is changed only if it is in
+        that state, or at that version; otherwise `JobConflict` says what it is. The write itself compares it."""
+        expected = expectation(expected_state, expected_version)
+        return await self._interventions.cancel(job_id_of(job_id), expected)
+
+    async def reschedule(
+        self,
+        job_id: JobId,
+        when: datetime | timedelta,
+        *,
+        expected_state: States | None = None,
+        expected_version: int | None = None,
+    ) -> JobInfo:
+        """Give a waiting job another due time: an instant, or a time from now. Raises as `update`."""
+        return await self.update(job_id, when=when, expected_state=expected_state, expected_version=expected_version)
+
+    async def update(
+        self,
+        job_id: JobId,
+        *,
+        when: datetime | timedelta | None = None,
+        lane: str | None = None,
+        priority: Priority | str | None = None,
+        data: Any = UNSET,
+        expected_state: States | None = None,
+        expected_version: int | None = None,
+    ) -> JobInfo:
+        """Change a waiting job: its due time (an instant, or a time from now), lane, priority or data, checked as at an
+        enqueue. It stays on its agent, also in its new lane. Raises `JobConflict` naming the state if it is running or
+        has ended, else as `get` and as an enqueue."""
+        wanted, expected = job_id_of(job_id), expectation(expected_state, expected_version)
         now_us = self._placing.now_us()
-        due_us = now_us + delay_us("when", when, now_us) if isinstance(when, timedelta) else to_us("when", when)
-        return job_info(await self._interventions.reschedule(job_id_of(job_id), max(due_us, now_us)))
+        due_us = None
+        if when is not None:
+            due_us = now_us + delay_us("when", when, now_us) if isinstance(when, timedelta) else to_us("when", when)
+            due_us = max(due_us, now_us)
+        raw = None
+        if data is not UNSET:
+            job = await self._lookup.find(wanted)
+            recipe = await self._definitions.recipe(job.handler)
+            if policy_of(job).data_version != recipe.policy.data_version:
+                raise JobConflict(
+                    wanted,
+                    f"its data are of version {policy_of(job).data_version}, and known here is "
+                    f"{recipe.policy.data_version}",
+                    "change it with a process of that release, or cancel it and enqueue it anew",
+                )
+            raw = recipe.encode(data, limit=self._limit)
+        changes = Changes(
+            due_us=due_us,
+            lane=None if lane is None else check_name("lane", lane),
+            priority=None if priority is None else int(priority_named(priority)),
+            data=raw,
+        )
+        if changes == Changes():
+            raise OptionInvalid("update", None, "at least one of when, lane, priority, data")
+        return job_info(await self._interventions.change(wanted, changes, expected))
 
-    async def retry(self, job_id: JobId, *, fresh: bool = False) -> JobInfo:
+    async def retry(
+        self,
+        job_id: JobId,
+        *,
+        fresh: bool = False,
+        expected_state: States | None = None,
+        expected_version: int | None = None,
+    ) -> JobInfo:
         """Run a failed or cancelled job again, now. Its counters go on, so one that exhausted its attempts gets one
         more; `fresh` starts them anew. Raises `JobConflict` for a job in another state, else as `get`."""
-        return job_info(await self._interventions.retry(job_id_of(job_id), fresh=fresh))
+        expected = expectation(expected_state, expected_version)
+        return job_info(await self._interventions.retry(job_id_of(job_id), expected, fresh=fresh))
 
-    async def delete(self, job_id: JobId) -> None:
+    async def delete(
+        self, job_id: JobId, *, expected_state: States | None = None, expected_version: int | None = None
+    ) -> None:
         """Remove an ended job and its runs from the history. Raises `JobConflict` for one that has not ended."""
-        await self._interventions.delete(job_id_of(job_id))
+        await self._interventions.delete(job_id_of(job_id), expectation(expected_state, expected_version))

@@ -5,6 +5,7 @@ monotonic clock is measured now and then. The estimate is never ahead of the sto
 become a delayed one because of it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from jobmaster.contracts.clock import Clock
@@ -12,6 +13,11 @@ from jobmaster.model.errors import StoreError
 
 FRESH_SECONDS = 60.0
 """How long a measurement serves. Clocks drift by far less than matters here; steps are what it has to notice."""
+PATIENCE_SECONDS = 2.0
+"""How long to wait for a fresh one, where the old one does too. Longer than the link to the master has patience: it is
+the link that should give up, as it then knows that the master is away."""
+RETRY_SECONDS = 5.0
+"""How long after a failed one the next is tried."""
 
 
 class StoreTime:
@@ -22,6 +28,7 @@ class StoreTime:
         self._read = read
         self._offset_us: int | None = None
         self._measured = 0.0
+        self._retry_at = float("-inf")
 
     def now_us(self) -> int:
         """Microseconds UTC, at most what the store would say; this machine's wall time before any measurement."""
@@ -40,9 +47,11 @@ class StoreTime:
     async def fresh_us(self) -> int:
         """`now_us`, measured anew if the last time was long ago. A store that does not answer leaves the old
         estimate in force."""
-        if self._offset_us is None or self._clock.mono() - self._measured > FRESH_SECONDS:
+        now = self._clock.mono()
+        if now >= self._retry_at and (self._offset_us is None or now - self._measured > FRESH_SECONDS):
             try:
-                return await self.measure()
-            except StoreError:
-                return self.now_us()
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    return await self.measure()
+            except (StoreError, TimeoutError):
+                self._retry_at = now + RETRY_SECONDS
         return self.now_us()

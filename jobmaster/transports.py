@@ -7,11 +7,15 @@ import difflib
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
 
 from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.clock import Clock, SystemClock
 from jobmaster.model.errors import ConfigurationError, JobMasterError, quoted
-from jobmaster.settings.models import AgentSettings, ClusterSettings
+from jobmaster.settings.frozen import FrozenTable
+from jobmaster.settings.models import AgentSettings, ClusterSettings, StoreSettings
+
+Settings = TypeVar("Settings", bound=StoreSettings)
 
 GROUP = "jobmaster.agents"
 ALIASES: Mapping[str, str] = {"postgres": "postgresql", "mariadb": "mysql", "sqlite3": "sqlite", "tls": "nats"}
@@ -96,3 +100,31 @@ def store_faults(settings: ClusterSettings, clock: Clock | None = None) -> list[
         except JobMasterError as error:
             faults.append(str(error))
     return faults
+
+
+def accepting_unsafe(settings: ClusterSettings, clock: Clock | None = None) -> ClusterSettings:
+    """The same settings with `accept_unsafe` among the options of every store that knows it; the others have nothing to
+    accept. Without any I/O."""
+    from jobmaster.master import open_master
+
+    clock = clock or SystemClock()
+
+    def master(store: StoreSettings) -> object:
+        return open_master(
+            store.url.get_secret_value(), cluster=settings.name, clock=clock, options=dict(store.options)
+        )
+
+    def agent(store: AgentSettings) -> object:
+        return make_transport(store, settings.name, clock)
+
+    agents = {name: _accepting(store, agent) for name, store in settings.agents.items()}
+    return settings.model_copy(update={"master": _accepting(settings.master, master), "agents": FrozenTable(agents)})
+
+
+def _accepting(store: Settings, make: Callable[[Settings], object]) -> Settings:
+    wanted = store.model_copy(update={"options": FrozenTable({**store.options, "accept_unsafe": True})})
+    try:
+        make(wanted)
+    except ConfigurationError:
+        return store
+    return wanted

@@ -2,7 +2,7 @@
 and decoded data. Stored bytes that can't be read are shown as such and never raise."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from jobmaster.client.times import from_us, maybe_from_us
-from jobmaster.contracts.entries import Schedule, ScheduleState
 from jobmaster.model.detail import RunDetail, decode_detail
 from jobmaster.model.job import Job, Run
 from jobmaster.model.outcome import RunOutcome
@@ -162,30 +161,13 @@ class Counts:
     capped: bool = False
     """Some counts of ended jobs stopped at the cap."""
     unreachable: tuple[str, ...] = ()
+    """Agents that did not answer: their jobs are missing here."""
+    quarantined: tuple[str, ...] = ()
+    """Agents at which nothing happens, as their store is not what it was, until it is reconciled."""
 
     def total(self, state: JobState) -> int:
         """Over all lanes."""
         return sum(lane.states.get(state, 0) for lane in self.lanes.values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleInfo:
-    """A recurring definition."""
-
-    key: str
-    handler: str
-    every: timedelta
-    next_at: datetime | None
-    """None once it has ended."""
-    state: ScheduleState
-    lane: str
-    priority: Priority
-    agent: str | None
-    created_at: datetime
-    data: Any = None
-    tags: tuple[str, ...] = ()
-    title: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plain(raw: bytes | None) -> Any:
@@ -200,13 +182,13 @@ def plain(raw: bytes | None) -> Any:
 
 def job_info(job: Job, runs: Sequence[Run] = ()) -> JobInfo:
     """The view of a job."""
-    labels = _labels(job.labels)
+    labels = labels_of(job.labels)
     policy = _policy(job.policy)
     return JobInfo(
         id=job.id,
         handler=job.handler,
         lane=job.lane,
-        priority=_priority(job.priority),
+        priority=priority_of(job.priority),
         state=job.state,
         reason=job.reason,
         agent=job.agent,
@@ -260,26 +242,6 @@ def run_info(run: Run) -> RunInfo:
     )
 
 
-def schedule_info(schedule: Schedule) -> ScheduleInfo:
-    """The view of a schedule."""
-    labels = _labels(schedule.labels)
-    return ScheduleInfo(
-        key=schedule.key,
-        handler=schedule.handler,
-        every=timedelta(microseconds=schedule.interval_us),
-        next_at=None if schedule.state is ScheduleState.ENDED else from_us(schedule.next_us),
-        state=schedule.state,
-        lane=schedule.lane,
-        priority=_priority(schedule.priority),
-        agent=schedule.agent,
-        created_at=from_us(schedule.created_us),
-        data=plain(schedule.data),
-        tags=labels.tags,
-        title=labels.title,
-        metadata=labels.metadata,
-    )
-
-
 def error_parts(line: str | None) -> tuple[str | None, str | None]:
     """Type and message out of an error's one-line form."""
     if line is None:
@@ -288,11 +250,13 @@ def error_parts(line: str | None) -> tuple[str | None, str | None]:
     return kind, message or None
 
 
-def _priority(rank: int) -> Priority:
+def priority_of(rank: int) -> Priority:
+    """The nearest priority there is."""
     return Priority(max(Priority.CRITICAL, min(rank, Priority.VERY_LOW)))
 
 
-def _labels(raw: bytes | None) -> Labels:
+def labels_of(raw: bytes | None) -> Labels:
+    """Stored labels; none where they can't be read."""
     try:
         return decode_labels(raw)
     except msgspec.DecodeError:

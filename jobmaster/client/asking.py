@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from jobmaster.agents_open import Agents
-from jobmaster.client.lookup import Lookup
+from jobmaster.client.lookup import FAILURE_SECONDS, Lookup
 from jobmaster.client.results import Results
 from jobmaster.client.times import duration_us
 from jobmaster.model.errors import JobCancelled, JobFailed, ResultTimeout
@@ -48,7 +48,8 @@ class Asking:
     async def _failure(self, job: Job) -> JobFailed:
         """With the traceback of the last run where the master has it; else with what the job itself says."""
         kind, message = error_parts(job.error)
-        runs = [run for run in await self._lookup.runs(job) if run.error is not None or run.detail is not None]
+        known = await self._lookup.runs(job, FAILURE_SECONDS)
+        runs = [run for run in known if run.error is not None or run.detail is not None]
         if not runs:
             return JobFailed(job.id, job.reason or "failed", kind, message)
         last = run_info(runs[-1])

@@ -29,6 +29,7 @@ async def count(master: MasterStore, agents: Agents, cap: int = CAP) -> Counts:
     lanes: dict[str, _Lane] = {}
     answers, failed = await agents.ask(agents.names, lambda agent: agent.stats())
     known = await master.counts(cap)
+    entries = await master.agents()
     for name, stats in answers.items():
         now_us = agents.time(name).now_us()
         for there in stats:
@@ -56,4 +57,5 @@ async def count(master: MasterStore, agents: Agents, cap: int = CAP) -> Counts:
         },
         capped=any(entry.capped for entry in known),
         unreachable=tuple(sorted(failed)),
+        quarantined=tuple(entry.name for entry in entries if entry.quarantined is not None),
     )

@@ -89,20 +89,8 @@ class Definitions:
             handler = self._registry.get(ref) if isinstance(ref, str) else self._registry.resolve(ref)
             if handler is None:
                 return None
-            found = self._local[ref] = self._from_handler(handler)
+            found = self._local[ref] = recipe_of(handler)
         return found
-
-    @staticmethod
-    def _from_handler(handler: Handler) -> Recipe:
-        return Recipe(
-            handler=handler.name,
-            lane=handler.lane,
-            priority=handler.priority,
-            policy=handler.policy,
-            agent=handler.agent,
-            title=handler.title,
-            encode=handler.schema.encode,
-        )
 
     @staticmethod
     def _from_entry(entry: DefinitionEntry) -> Recipe:
@@ -130,3 +118,16 @@ class Definitions:
         self._remote = {entry.name: entry for entry in entries}
         self._named.clear()
         self._read_again = now + KEPT_SECONDS
+
+
+def recipe_of(handler: Handler) -> Recipe:
+    """The recipe of a handler that is registered here."""
+    return Recipe(
+        handler=handler.name,
+        lane=handler.lane,
+        priority=handler.priority,
+        policy=handler.policy,
+        agent=handler.agent,
+        title=handler.title,
+        encode=handler.schema.encode,
+    )

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from jobmaster.client.definitions import Recipe
 from jobmaster.client.identity import job_id_of
 from jobmaster.client.times import duration_us, to_us
-from jobmaster.enqueue import Options, ScheduleOptions, check_known
+from jobmaster.enqueue import CommonOptions, Options, check_known
 from jobmaster.model import portable
 from jobmaster.model.errors import DataInvalid, OptionInvalid, Problem
 from jobmaster.model.ids import new_id
@@ -23,7 +23,6 @@ from jobmaster.model.names import check_name, check_tags, check_title
 from jobmaster.model.policy import Labels, Policy
 from jobmaster.model.priority import Priority
 from jobmaster.model.retry import Retry
-from jobmaster.settings import ClusterSettings
 
 PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 MOST_PLANS = 1_000
@@ -49,20 +48,16 @@ class Plan(Struct, frozen=True):
 class Drafting:
     """Checks options and builds jobs. Knows the cluster's agents and which of them serve a lane; does no I/O."""
 
-    def __init__(self, settings: ClusterSettings, agents: Sequence[str]) -> None:
-        self._limit = settings.limits.data_bytes
+    def __init__(self, data_limit: int, agents: Sequence[str], by_lane: Mapping[str, tuple[str, ...]]) -> None:
+        """`by_lane`: the agents of lanes that only some serve."""
+        self._limit = data_limit
         self._agents = tuple(agents)
-        self._serving: dict[str, tuple[str, ...]] = {}
-        for worker in settings.workers:
-            for lane in worker.lanes:
-                there = self._serving.get(lane, ())
-                if worker.agent in self._agents and worker.agent not in there:
-                    self._serving[lane] = (*there, worker.agent)
+        self._by_lane = by_lane
         self._plans: dict[tuple[object, ...], Plan] = {}
         self._bare: dict[str, Plan] = {}
         """Plans without any option, by handler."""
 
-    def plan(self, recipe: Recipe, options: Options | ScheduleOptions) -> Plan:
+    def plan(self, recipe: Recipe, options: CommonOptions) -> Plan:
         """Raises `OptionInvalid` or `NameInvalid` for an option that has no meaning."""
         if not options:
             bare = self._bare.get(recipe.handler)
@@ -95,7 +90,7 @@ class Drafting:
             plan = self._plans[key] = self._make(recipe, options)
         return plan
 
-    def _make(self, recipe: Recipe, options: Options | ScheduleOptions) -> Plan:
+    def _make(self, recipe: Recipe, options: CommonOptions) -> Plan:
         lane, agent, priority = options.get("lane"), options.get("agent"), options.get("priority")
         lane = recipe.lane if lane is None else check_name("lane", lane)
         durability = options.get("durability")
@@ -106,7 +101,7 @@ class Drafting:
             id="",
             handler=recipe.handler,
             lane=lane,
-            priority=recipe.priority if priority is None else _priority(priority),
+            priority=recipe.priority if priority is None else priority_named(priority),
             agent=candidates[0] if len(candidates) == 1 else None,
             created_us=0,
             original_due_us=0,
@@ -118,7 +113,7 @@ class Drafting:
 
     def _candidates(self, agent: str | None, lane: str) -> tuple[str, ...]:
         if agent is None:
-            return self._serving.get(lane) or self._agents
+            return self._by_lane.get(lane) or self._agents
         check_name("agent", agent)
         if agent not in self._agents:
             raise OptionInvalid("agent", agent, f"an agent of this cluster: {', '.join(self._agents) or '(none)'}")
@@ -157,7 +152,7 @@ class Drafting:
             )
         return own
 
-    def labels(self, options: ScheduleOptions, recipe: Recipe) -> bytes | None:
+    def labels(self, options: CommonOptions, recipe: Recipe) -> bytes | None:
         """Title, tags and metadata, checked and encoded."""
         title, tags, metadata = options.get("title"), options.get("tags"), options.get("metadata")
         if title is None:
@@ -178,7 +173,8 @@ class Drafting:
         return plain
 
 
-def _priority(value: object) -> Priority:
+def priority_named(value: object) -> Priority:
+    """Raises `OptionInvalid`."""
     if isinstance(value, Priority):
         return value
     found = PRIORITIES.get(value.lower().replace("-", "_")) if isinstance(value, str) else None
@@ -187,7 +183,7 @@ def _priority(value: object) -> Priority:
     return found
 
 
-def _policy(policy: Policy, options: ScheduleOptions) -> Policy:
+def _policy(policy: Policy, options: CommonOptions) -> Policy:
     timeout, retry = options.get("timeout"), options.get("retry")
     if timeout is not None:
         policy = replace(policy, timeout_us=duration_us("timeout", timeout))

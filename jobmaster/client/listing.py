@@ -6,7 +6,7 @@ holds each source's cursor and the last id given out, so a source's page is read
 """
 
 import base64
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from jobmaster.agents_open import Agents
+from jobmaster.client.expectation import States, states_of
 from jobmaster.client.lookup import WITH_AGENT, newest
 from jobmaster.client.times import to_us
 from jobmaster.contracts.master import MasterStore
@@ -22,7 +23,6 @@ from jobmaster.model import portable
 from jobmaster.model.errors import DataInvalid, OptionInvalid, Problem, StoreError
 from jobmaster.model.job import Job
 from jobmaster.model.names import check_key, check_name, check_tags
-from jobmaster.model.states import JobState
 from jobmaster.views import JobPage, job_info
 
 MOST = 1_000
@@ -90,6 +90,11 @@ class Listing:
     async def page(self, where: JobFilter, cursor: str | None, limit: int) -> JobPage:
         """Up to `limit` jobs; fewer, even none, with a cursor means that the search goes on there. Raises
         `OptionInvalid` for a foreign cursor, `MasterUnavailable`."""
+        found, unreachable = await self.read(where, cursor, limit)
+        return JobPage(tuple(job_info(job) for job in found.jobs), found.cursor, unreachable)
+
+    async def read(self, where: JobFilter, cursor: str | None, limit: int) -> tuple[Page, tuple[str, ...]]:
+        """The same as stored, and the agents that did not answer."""
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST:
             raise OptionInvalid("limit", limit, f"a number from 1 to {MOST:,}")
         position = self._start(where) if cursor is None else _decode(cursor)
@@ -119,11 +124,7 @@ class Listing:
             given[last] = newest(copies)
         left = {name: source.cursor for name, source in sources.items() if not source.exhausted}
         jobs = await self._current(list(given.values()), from_agents, where)
-        return JobPage(
-            jobs=tuple(job_info(job) for job in jobs),
-            cursor=_encode(_Position(last, left)) if left else None,
-            unreachable=tuple(unreachable),
-        )
+        return Page(jobs, _encode(_Position(last, left)) if left else None), tuple(unreachable)
 
     def _start(self, where: JobFilter) -> _Position:
         names = [MASTER]
@@ -169,7 +170,7 @@ def _decode(cursor: object) -> _Position:
 
 def job_filter(
     *,
-    state: JobState | str | Iterable[JobState | str] | None,
+    state: States | None,
     handler: str | None,
     lane: str | None,
     agent: str | None,
@@ -183,7 +184,7 @@ def job_filter(
     if metadata is not None and not isinstance(metadata, Mapping):
         raise DataInvalid([Problem("$", "expected a mapping from names to values")], "metadata")
     return JobFilter(
-        states=_states(state),
+        states=states_of("state", state),
         handler=None if handler is None else check_name("handler", handler),
         lane=None if lane is None else check_name("lane", lane),
         agent=None if agent is None else check_name("agent", agent),
@@ -192,13 +193,3 @@ def job_filter(
         metadata={} if not metadata else portable.decode(portable.encode(metadata, limit=limit_bytes, what="metadata")),
         since_us=None if since is None else to_us("since", since),
     )
-
-
-def _states(given: JobState | str | Iterable[JobState | str] | None) -> frozenset[JobState]:
-    if given is None:
-        return frozenset()
-    wanted = [given] if isinstance(given, str) else given
-    try:
-        return frozenset(JobState(state) for state in wanted)
-    except (ValueError, TypeError):
-        raise OptionInvalid("state", given, f"of {', '.join(JobState)}") from None

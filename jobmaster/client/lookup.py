@@ -18,6 +18,8 @@ WITH_AGENT = frozenset({JobState.DISPATCHING, JobState.QUEUED, JobState.RUNNING}
 """States in which the agent's word counts, and the master's is a copy."""
 RUNS_SECONDS = 0.5
 """How long to wait for the record of a run that the agent has accepted but the master not yet read."""
+FAILURE_SECONDS = 5.0
+"""The same for a failure that is raised: without that record it has no traceback."""
 RUNS_POLL_SECONDS = 0.01
 
 
@@ -61,11 +63,11 @@ class Lookup:
         (job,) = await self._agents[agent].find([job_id])
         return job
 
-    async def runs(self, job: Job) -> list[Run]:
-        """Its recorded runs by token, as far as the master can say. If the job has just ended, waits a moment for the
-        record of its last run, which comes through the agent's outbox."""
+    async def runs(self, job: Job, within: float = RUNS_SECONDS) -> list[Run]:
+        """Its recorded runs by token, as far as the master can say. If the job has just ended, waits so many seconds
+        for the record of its last run, which comes through the agent's outbox."""
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + RUNS_SECONDS
+        give_up = loop.time() + within
         while True:
             try:
                 runs = await self._master.runs(job.id)

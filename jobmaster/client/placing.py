@@ -39,13 +39,21 @@ class Placing:
     """Writes of one scheduler."""
 
     def __init__(
-        self, master: MasterStore, agents: Agents, clock: Clock, rng: Random, wake: Callable[[], None]
+        self,
+        master: MasterStore,
+        agents: Agents,
+        clock: Clock,
+        rng: Random,
+        wake: Callable[[], None],
+        offer: Callable[[Sequence[Placement]], None],
     ) -> None:
+        """`offer` hands placements, whose first write is committed, to the duties of this process, if it has any."""
         self._master = master
         self._agents = agents
         self._clock = clock
         self._rng = rng
         self._wake = wake
+        self._offer = offer
         self._master_time = StoreTime(clock, master.store_now_us)
 
     def now_us(self) -> int:
@@ -70,10 +78,12 @@ class Placing:
             try:
                 await self._put_on(agent, jobs)
             except Refused:
+                self._agents.refused(agent)
                 candidates.remove(agent)
                 if not candidates:
                     raise
             else:
+                self._agents.placed(agent, len(jobs))
                 return agent
 
     async def _draw(self, candidates: Sequence[str]) -> str:
@@ -104,7 +114,7 @@ class Placing:
             else:
                 if last is not None:
                     probe("indeterminate_resolved")
-                _check(answers, mine)
+                check_answers(answers, mine)
                 return
         only = jobs[0].id if len(jobs) == 1 else None
         raise Indeterminate(f"not answered in {TRIES} tries ({last})", only, agent) from last
@@ -143,7 +153,8 @@ class Placing:
             return False
 
     async def hand_off(self, placements: Sequence[Placement]) -> bool:
-        """Steps two and three of a hand-off whose first is committed. A failure is left to the coordinators."""
+        """Steps two and three of a hand-off whose first is committed. A failure is left to the coordinators, this
+        process's first: others may take over only when `dispatch_until_us` has passed."""
         if not placements:
             return False
         agent = placements[0].job.agent
@@ -156,6 +167,7 @@ class Placing:
             )
             await self._master.dispatched([(placement.job.id, placement.job.epoch) for placement in placements])
         except StoreError:
+            self._offer(placements)
             self._wake()
             return False
         return True
@@ -178,13 +190,13 @@ class Placing:
                 continue
             if last is not None:
                 probe("indeterminate_resolved")
-            _check(answers, [placement.job for placement in placements])
+            check_answers(answers, [placement.job for placement in placements])
             return [answer is PutAnswer.STORED or last is not None for answer in answers]
         only = placements[0].job.id if len(placements) == 1 else None
         raise Indeterminate(f"the master did not answer in {TRIES} tries ({last})", only) from last
 
 
-def _check(answers: Sequence[PutAnswer], jobs: Sequence[Job]) -> None:
+def check_answers(answers: Sequence[PutAnswer], jobs: Sequence[Job]) -> None:
     """A duplicate, a tombstone and a higher epoch all mean that the job is, or was, safely here."""
     for answer, job in zip(answers, jobs, strict=True):
         if answer is PutAnswer.CONFLICT:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from jobmaster import Priority
 from jobmaster.cli.render import inert
-from jobmaster.demo.census import TAG, batch_tag
+from jobmaster.demo.census import OPEN, TAG, batch_tag
 from jobmaster.demo.handlers import Batch, DevelopFilm, ReadFile, Reel, SourceFile, Summarise, Tick
 from jobmaster.enqueue import Enqueue
-from jobmaster.model.states import TERMINAL, JobState
 from jobmaster.scheduler import Scheduler
 
 SUMMARY_AFTER = timedelta(seconds=3)
@@ -38,13 +37,14 @@ def job_id(batch: str, purpose: str) -> str:
 
 async def unfinished(scheduler: Scheduler) -> Batch | None:
     """The batch that an earlier run left open, if any."""
-    for state in JobState:
-        if state in TERMINAL:
-            continue
-        page = await scheduler.list(tag=TAG, handler="summarise", state=state, limit=1)
+    cursor: str | None = None
+    while True:
+        page = await scheduler.list(tag=TAG, handler="summarise", state=OPEN, cursor=cursor, limit=1)
         for job in page.jobs:
             return Batch(**job.data)
-    return None
+        cursor = page.cursor
+        if cursor is None:
+            return None
 
 
 async def begin(scheduler: Scheduler, batch: Batch) -> None:

@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator
 
+from jobmaster.client.expectation import States
 from jobmaster.model.states import TERMINAL, JobState
 from jobmaster.scheduler import Scheduler
 from jobmaster.views import JobInfo
 
 TAG = "demo"
+OPEN = frozenset(JobState) - TERMINAL
+"""Asked for at once: between two questions, one state each, a job may go from the second to the first."""
 
 
 def batch_tag(batch: str) -> str:
@@ -24,9 +27,7 @@ class Census:
         assert self.scheduler is not None, "the demonstration's cluster is not running yet"
         return self.scheduler
 
-    async def jobs(
-        self, batch: str, handler: str | None = None, state: JobState | None = None
-    ) -> AsyncIterator[JobInfo]:
+    async def jobs(self, batch: str, handler: str | None = None, state: States | None = None) -> AsyncIterator[JobInfo]:
         """Every job of a batch, page by page."""
         cursor: str | None = None
         while True:
@@ -37,13 +38,11 @@ class Census:
             if cursor is None:
                 return
 
-    async def files_open(self, batch: str) -> bool:
-        """Whether a file job of the batch has not ended."""
-        for state in JobState:
-            if state not in TERMINAL:
-                page = await self._ask().list(tag=batch_tag(batch), handler="read-file", state=state, limit=1)
-                if page.jobs:
-                    return True
+    async def work_open(self, batch: str) -> bool:
+        """Whether a file or a film of the batch has not ended."""
+        for handler in ("read-file", "develop-film"):
+            async for _ in self.jobs(batch, handler, OPEN):
+                return True
         return False
 
     async def totals(self, batch: str) -> dict[str, int]:

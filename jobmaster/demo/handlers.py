@@ -77,13 +77,13 @@ class Batch:
 
 
 class Summarise(JobHandler[Batch]):
-    """Add up what the file jobs came to, once they all have ended; until then, come back later."""
+    """Add up what the file jobs came to, once they and the films have ended; until then, come back later."""
 
     def __init__(self, census: Census) -> None:
         self._census = census
 
     async def execute(self, job: JobContext[Batch]) -> dict[str, int]:
-        if await self._census.files_open(job.data.batch):
+        if await self._census.work_open(job.data.batch):
             raise Snooze(timedelta(milliseconds=500))
         totals: dict[str, int] = await self._census.totals(job.data.batch)
         return totals

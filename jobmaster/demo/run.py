@@ -90,7 +90,7 @@ async def _work(
     ended = await _watch(console, scheduler, census, batch, max(len(files), len(known)), signals)
     if not ended:
         return False
-    await scheduler.end_schedule(batches.TICK_KEY)
+    await scheduler.cancel_schedule(batches.TICK_KEY)
     await runtime.sync_history()
     ticks = await _ticks(scheduler, batch)
     await print_report(console, census, batch.batch, tree.skipped, ticks, file)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9-]*)(?:\+[A-Za-z0-9_-]+)?:")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,2}")
 _REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
+_NEXT_URL = re.compile(r",(?=[A-Za-z][A-Za-z0-9+-]*://)")
 LOCAL_SCHEMES = frozenset({"sqlite", "memory"})
 """Stores that need no server, and so no address to agree on."""
 
@@ -46,6 +47,10 @@ def agent_name(value: str) -> str:
 
 def worker_name(value: str) -> str:
     return _named("worker", value)
+
+
+def handler_name(value: str) -> str:
+    return _named("handler", value)
 
 
 def lane_name(value: str) -> str:
@@ -120,7 +125,9 @@ def store_url(url: SecretStr) -> SecretStr:
 
 
 def redacted(url: str) -> str:
-    """Scheme, host and path only: whatever else is in a URL may be a secret."""
+    """Scheme, host and path only: whatever else is in a URL may be a secret. Of a list of URLs, each."""
+    if len(urls := _NEXT_URL.split(url)) > 1:
+        return ",".join(redacted(one) for one in urls)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -149,6 +156,15 @@ def timing_faults(timings: "Timings") -> list[str]:
             f"{timings.worker_dead_after:g} s, or living workers count as dead"
         )
     return faults
+
+
+def redispatch_faults(waits: Mapping[str, float | None], lease_ttl: float) -> list[str]:
+    """An agent is not given up before those who lost touch with it have stopped running its jobs."""
+    return [
+        f"agents.{name}.redispatch_after={seconds:g} s is too short; expected at least two leases, {2 * lease_ttl:g} s"
+        for name, seconds in waits.items()
+        if seconds is not None and seconds < 2 * lease_ttl
+    ]
 
 
 def cluster_faults(agents: Collection[str], workers: Sequence[tuple[object, object]]) -> list[str]:

@@ -4,13 +4,14 @@ Their `repr` never shows a URL or an option of a store, as both may carry a pass
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from jobmaster.model.errors import OptionInvalid
+from jobmaster.model.errors import OptionInvalid, quoted
+from jobmaster.model.modes import WorkerMode as WorkerMode
 from jobmaster.model.policy import Policy
+from jobmaster.model.priority import LaneOrder
 from jobmaster.model.retry import Backoff, Jitter, Retry
 from jobmaster.settings import checks
 from jobmaster.settings.frozen import FrozenTable
@@ -57,15 +58,11 @@ class AgentSettings(StoreSettings):
     """A named transport connection that holds jobs in flight."""
 
     name: Annotated[str, AfterValidator(checks.agent_name)] = Field(description="Unique, and never to be changed.")
-
-
-class WorkerMode(StrEnum):
-    """What a process with this worker takes part in. Duties of its agent run in every mode."""
-
-    FULL = "full"
-    """Runs jobs, and the cluster's duties."""
-    EXECUTION = "execution"
-    """Runs jobs only."""
+    redispatch_after: PositiveDuration | None = Field(
+        default=None,
+        description="Place its jobs elsewhere once nobody has reached it for that long, though one may run twice then; "
+        "unless given they wait for it.",
+    )
 
 
 class WorkerSettings(Section):
@@ -90,13 +87,30 @@ class WorkerSettings(Section):
     prefetch: Annotated[Count, Field(ge=0, le=10_000)] | None = Field(
         default=None, description="Jobs it claims beyond its slots; as its handlers' speed suggests unless given."
     )
+    weights: Annotated[Mapping[str, Annotated[Count, Field(ge=1, le=1_000)]], AfterValidator(FrozenTable)] = Field(
+        default={}, description="How lanes that share slots divide them while all have jobs; 1 for those not named."
+    )
+    lane_order: LaneOrder = Field(
+        default=LaneOrder.WEIGHTED,
+        description="`weighted`, or `strict`: lanes in the order in which they are named, the later ones together "
+        "get an eighth.",
+    )
     mode: WorkerMode = Field(
-        default=WorkerMode.FULL, description="`full`, or `execution`: without the cluster's duties."
+        default=WorkerMode.FULL,
+        description="`full`; `execution`: without the cluster's duties; `coordinator`: nothing but these; `drain`: as "
+        "`execution`, until nothing is left.",
     )
 
     @model_validator(mode="after")
     def _serves_a_lane(self) -> Self:
-        checks.raise_if([] if self.lanes else ['lanes: expected at least one lane, such as "default"'])
+        faults = [] if self.lanes else ['lanes: expected at least one lane, such as "default"']
+        shared = [lane for lane, own in self.lanes.items() if own is None]
+        faults += [
+            f"weights: {quoted(lane)} is not allowed; expected one of the lanes that share slots: {', '.join(shared)}"
+            for lane in self.weights
+            if lane not in shared
+        ]
+        checks.raise_if(faults)
         return self
 
 
@@ -117,6 +131,17 @@ class Timings(Section):
     transient_threshold: PositiveDuration = Field(
         default=600.0, description="Jobs due later than this are held on the master until then."
     )
+    plan_ahead: Duration = Field(
+        default=60.0, description="How early a tick of a schedule may become a job, where its jobs may overlap."
+    )
+    retire_after: Duration = Field(
+        default=3_600.0, description="How long a schedule that left the code goes on, should it come back."
+    )
+    starvation_after: PositiveDuration | None = Field(
+        default=600.0,
+        description="A job that was ready for so long behind others of its lane counts at least as `LOW`, after twice "
+        'that as `MEDIUM`, and so on; `"never"` for strict priorities.',
+    )
     audit_lag: PositiveDuration = Field(
         default=2.0, description="Age at which a job in flight is copied to the master."
     )
@@ -127,14 +152,40 @@ class Timings(Section):
     @model_validator(mode="before")
     @classmethod
     def _forever(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("retention_days") == "forever":
-            return {**values, "retention_days": None}
-        return values
+        if not isinstance(values, Mapping):
+            return values
+        words = {"retention_days": "forever", "starvation_after": "never"}
+        return {key: None if words.get(key, values) == value else value for key, value in values.items()}
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         checks.raise_if(checks.timing_faults(self))
         return self
+
+
+Kept = Annotated[float, Field(gt=0, le=36_525)] | Literal["forever"]
+"""Days."""
+
+
+class KeptSettings(Section):
+    """How long ended jobs are kept, by the state in which they ended."""
+
+    succeeded: Kept | None = Field(
+        default=None, description='Days for which they are kept, or `"forever"`; else `timings.retention_days`.'
+    )
+    failed: Kept | None = Field(default=None, description="The same of those that failed.")
+    cancelled: Kept | None = Field(default=None, description="The same of those that were cancelled.")
+
+
+class RetentionSettings(KeptSettings):
+    """The same, and for jobs of single handlers."""
+
+    handlers: Annotated[
+        Mapping[Annotated[str, AfterValidator(checks.handler_name)], KeptSettings], AfterValidator(FrozenTable)
+    ] = Field(
+        default={},
+        description="The same for jobs of one handler, by its name: `[retention.handlers.send-welcome]`.",
+    )
 
 
 class Limits(Section):
@@ -250,6 +301,7 @@ class ClusterSettings(Section):
     )
     workers: tuple[WorkerSettings, ...] = Field(default=(), description="The workers of this process.")
     timings: Timings = Timings()
+    retention: RetentionSettings = RetentionSettings()
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     log: LogSettings = LogSettings()
@@ -257,5 +309,7 @@ class ClusterSettings(Section):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         workers = [(worker.agent, worker.name) for worker in self.workers]
-        checks.raise_if(checks.cluster_faults(self.agents, workers))
+        waits = {name: agent.redispatch_after for name, agent in self.agents.items()}
+        faults = checks.cluster_faults(self.agents, workers)
+        checks.raise_if([*faults, *checks.redispatch_faults(waits, self.timings.lease_ttl)])
         return self

@@ -1,6 +1,7 @@
 """The database of one file in this process: a writer, readers, hints, shared by whoever opens the same file."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
@@ -12,10 +13,11 @@ from jobmaster.contracts.clock import Clock
 from jobmaster.model.errors import Refused
 from jobmaster.sqlite.connect import BUSY_SECONDS, connect_reader, findings
 from jobmaster.sqlite.faults import is_environmental, refused
-from jobmaster.sqlite.hints import Hints
+from jobmaster.sqlite.identity import abandon
 from jobmaster.sqlite.location import check_location
 from jobmaster.sqlite.lock import FileLock, has_wal_reset_defect
 from jobmaster.sqlite.writer import Request, Writer
+from jobmaster.waking import Hints
 
 T = TypeVar("T")
 
@@ -64,6 +66,12 @@ class Database:
         self._readers = ThreadPoolExecutor(READERS, "sqlite-reader")
 
     @property
+    def generation(self) -> int:
+        """Up by one whenever the file was found replaced by another: who keeps something of what was read in it
+        before has to look again."""
+        return self._writer.generation
+
+    @property
     def hints(self) -> Hints:
         """Who waits for what in this file."""
         return self._writer.hints
@@ -92,6 +100,10 @@ class Database:
         """Run `fn` on a connection that can't write, as the file stands after the last COMMIT. Several statements of
         one `fn` see one state only if it begins a transaction itself. Raises `Refused`."""
         self._check_process()
+        if self._writer.replaced:
+            # The writer notices by itself, but there may be nothing to write.
+            with contextlib.suppress(Refused):
+                await self.write(lambda _: None)
         try:
             future = self._readers.submit(self._read, fn)
         except RuntimeError as error:
@@ -140,7 +152,12 @@ class Database:
     def _read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         try:
+            if connection is not None and self._local.generation != self.generation:
+                abandon(connection)
+                self._connections.remove(connection)
+                connection = self._local.connection = None
             if connection is None:
+                self._local.generation = self.generation
                 connection = self._local.connection = connect_reader(self.path, self._busy_seconds)
                 self._connections.append(connection)
             return fn(connection)

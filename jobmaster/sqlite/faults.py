@@ -20,14 +20,18 @@ _WORDS = {
 }
 
 
+_NO_TABLE = "no such table"
+
+
 def primary_code(error: sqlite3.Error) -> int:
     """SQLite's result code without the extension; 0 where the module itself raised."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def is_environmental(error: BaseException) -> bool:
-    """Whether the file or the machine is at fault, not the statement."""
-    return isinstance(error, sqlite3.Error) and primary_code(error) in _WORDS
+    """Whether the file or the machine is at fault, not the statement. Tables do not go by themselves: where one is
+    missing that was there, somebody has emptied or replaced the file."""
+    return isinstance(error, sqlite3.Error) and (primary_code(error) in _WORDS or _NO_TABLE in str(error))
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -39,4 +43,6 @@ def refused(path: str, error: sqlite3.Error) -> Refused:
     """What to raise for an error after which nothing of the call is applied."""
     code = primary_code(error)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return Refused(f"{path}: {_WORDS.get(code, 'the call failed')} ({name}: {error})")
+    gone = "its tables are gone, it was emptied or replaced; open it again, which makes them anew"
+    words = gone if _NO_TABLE in str(error) else _WORDS.get(code, "the call failed")
+    return Refused(f"{path}: {words} ({name}: {error})")

@@ -19,9 +19,10 @@ from typing import Any
 from jobmaster.model.errors import Indeterminate, Refused
 from jobmaster.sqlite.connect import connect_writer
 from jobmaster.sqlite.faults import FULL, is_busy, is_environmental, primary_code, refused
-from jobmaster.sqlite.hints import Hints
+from jobmaster.sqlite.identity import abandon, identity, remove_log
 from jobmaster.sqlite.lock import FileLock
 from jobmaster.telemetry.failpoints import failpoint
+from jobmaster.waking import Hints
 
 CHECKPOINT_FRAMES = 4_000
 """Pages in the write-ahead log at which they are copied into the file."""
@@ -79,11 +80,19 @@ class Writer:
         self._looked_at = 0.0
         self._restarted_at = 0.0
         self._wal = -1
+        self.generation = 0
+        """Up by one whenever the file was found replaced."""
         with self._file_lock():
             self._connection = connect_writer(path, busy_seconds)
+            self._opened()
         self._frame = 24 + int(self._connection.execute("PRAGMA page_size").fetchone()[0])
         self._thread = threading.Thread(target=self._run, name=f"sqlite-writer {os.path.basename(path)}", daemon=True)
         self._thread.start()
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the path leads to another file than the connection."""
+        return identity(self.path) != self._identity
 
     def submit(self, request: Request) -> None:
         """Have it run. After `close` it is answered as refused."""
@@ -119,18 +128,18 @@ class Writer:
         """What waits, at least one; empty once closed."""
         batch: list[Request] = []
         while not batch:
+            # What `close` put in the queue to wake this thread may have been taken out together with the last batch.
+            if self._closing and self._queue.empty():
+                return batch
             poll = self.hints.poll_seconds
-            try:
-                if poll is not None and time.monotonic() - self._looked_at > poll:
-                    self._look()
+            if poll is not None and time.monotonic() - self._looked_at > poll:
+                self._look()
+            with contextlib.suppress(queue.Empty):
                 first = self._queue.get(timeout=poll)
                 while True:
                     if first is not None and not first.future.cancelled():
                         batch.append(first)
                     first = self._queue.get_nowait()
-            except queue.Empty:
-                if not batch and self._closing and self._queue.empty():
-                    return batch
         return batch
 
     def _look(self) -> None:
@@ -145,6 +154,8 @@ class Writer:
         """Run the batch in one transaction; one by one if something among it took the whole transaction down."""
         try:
             with self._file_lock():
+                if self.replaced:
+                    self._reconnect()
                 self._begin()
                 whole = self._apply(batch)
                 if whole:
@@ -162,6 +173,26 @@ class Writer:
                 for request in batch:
                     request.error = None
                     self._transact([request])
+
+    def _opened(self) -> None:
+        """Note which file this is, and have its log at hand."""
+        self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        self._identity = identity(self.path)
+        if self._wal >= 0:
+            os.close(self._wal)
+            self._wal = -1
+        with contextlib.suppress(OSError):
+            self._wal = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _reconnect(self) -> None:
+        """The file was replaced: take the one that is there now, and refuse what was meant for the other."""
+        abandon(self._connection)
+        if self._wal >= 0:
+            remove_log(self.path, self._wal)
+        self._connection = connect_writer(self.path, self._busy_seconds)
+        self._opened()
+        self.generation += 1
+        raise Refused(f"{self.path}: the file was replaced by another one; nothing is written before it is looked at")
 
     def _begin(self) -> None:
         deadline = time.monotonic() + self._busy_seconds
@@ -254,9 +285,8 @@ class Writer:
         """Whether the log's present run has that many frames. The file's size does not tell, as the log is written
         over from its start after a checkpoint: a frame belongs to the run if it carries the salt of the header."""
         if self._wal < 0:
-            try:
-                self._wal = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
+            self._opened()
+            if self._wal < 0:
                 return False
         salt = os.pread(self._wal, 8, 16)
         return len(salt) == 8 and os.pread(self._wal, 8, 32 + (frames - 1) * self._frame + 8) == salt

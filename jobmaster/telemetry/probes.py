@@ -1,11 +1,12 @@
 """Probes: counters of the rare things that must have happened in a fault test for its green to mean anything.
 
-Cheap enough to stay on in production, where they show in `stats`.
+Cheap enough to stay on in production.
 """
 
 from collections import Counter
 
 NAMES = (
+    "agent_given_up",
     "duplicate_put",
     "indeterminate_resolved",
     "lease_lapsed",
@@ -14,7 +15,15 @@ NAMES = (
     "outbox_retried",
     "quarantined",
     "stale_settle",
+    "store_quarantined",
+    "store_reconciled",
     "suspect_run",
+    "tick_late",
+    "tick_missed",
+    "tick_overlapped",
+    "tick_planned",
+    "newer_data",
+    "unreadable_parcel",
 )
 
 _counts: Counter[str] = Counter()

@@ -1,4 +1,5 @@
-"""Hints: that something may have changed, to whoever waits for it, in this process at once, from others by a poll.
+"""Hints: that something may have changed in a store, to whoever waits for it in this process, on any of its loops. How
+a store learns what other processes did, by looking or by being told, is its own business.
 
 Topics are plain strings. A hint may be spurious and may be lost; nothing but speed depends on it. A topic that is
 `publish`ed is counted, and a waiter brings the count it has seen, so that what happens between two waits is not missed;
@@ -49,9 +50,9 @@ class Waiter:
 
 
 class Hints:
-    """Who waits for what in one database file. Any thread may call anything."""
+    """Who waits for what in one store. Any thread may call anything."""
 
-    def __init__(self, nudge: Callable[[], None]) -> None:
+    def __init__(self, nudge: Callable[[], None] | None = None) -> None:
         self._nudge = nudge
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -89,7 +90,7 @@ class Hints:
             waiter.wake()
 
     def look(self, changed: bool) -> None:
-        """To be called when somebody has looked whether another process changed the file: who knows what. A waiter is
+        """To be called when somebody has looked whether another process changed the store: who knows what. A waiter is
         woken by that no sooner than its own `poll` after it began to wait, so that one who watches closely does not
         keep all the others awake."""
         now = time.monotonic()
@@ -115,7 +116,7 @@ class Hints:
             sooner = self._poll is None or poll < self._poll
             if sooner:
                 self._poll = poll
-        if sooner:
+        if sooner and self._nudge is not None:
             self._nudge()
         try:
             yield waiter
