@@ -20,7 +20,7 @@ import msgspec
 from jobmaster.contracts.clock import Clock, SystemClock
 from jobmaster.contracts.values import ProbeReport, Traits
 from jobmaster.model.errors import ConfigurationError, Indeterminate, Refused
-from jobmaster_agents.memory import MemoryAgent, control, leasing, placing, revoking
+from jobmaster_agents.memory import MemoryAgent, control, leasing, placing, reconciling, revoking
 from jobmaster_agents.memory.store import Store, shared_store
 
 Given = TypeVarTuple("Given")
@@ -32,6 +32,7 @@ WRITES: Mapping[str, Callable[..., Any]] = {
         *(placing.put, placing.claim, placing.promote, placing.park, placing.amend),
         *(leasing.extend, leasing.settle, leasing.release, leasing.reap),
         *(revoking.revoke, revoking.withdraw, control.control, control.confirm, control.prune),
+        *(reconciling.rebase, reconciling.adopt),
     )
 }
 """What is written down. Workers' cards and hints are not: workers say again that they are there."""
@@ -141,7 +142,7 @@ class JournalAgent(MemoryAgent):
     def shared(self) -> Store:
         return shared_store(str(self._path), "", self.name, lambda: JournalStore(self.name, self._real, self._path))
 
-    async def locked(self, verb: Callable[[Store, *Given], Answer], *args: *Given) -> Answer:
+    async def locked(self, verb: Callable[[Store, *Given], Answer], *args: *Given, insist: bool = False) -> Answer:
         def call(store: Store, *given: *Given) -> tuple[Answer, JournalStore]:
             assert isinstance(store, JournalStore)
             if store.broken:
@@ -152,7 +153,7 @@ class JournalAgent(MemoryAgent):
                 store.append([store.time.now_us, verb.__name__, given])
             return answer, store
 
-        answer, store = await super().locked(call, *args)
+        answer, store = await super().locked(call, *args, insist=insist)
         # Reads wait too: nobody may act on what a crash could still take back.
         await asyncio.to_thread(store.sync)
         return answer
