@@ -147,6 +147,38 @@ async def test_errors_back_off_to_a_cap_and_never_end_the_loop() -> None:
 
 
 @pytest.mark.asyncio
+async def test_hints_cut_no_pause_after_a_failure_short_but_a_recovery_does() -> None:
+    clock = ManualClock()
+    passes = 0
+
+    async def duty() -> float:
+        nonlocal passes
+        passes += 1
+        if passes <= 2:
+            # As settles do, while the master they would be recorded on is away.
+            loop.wake()
+            raise MasterUnavailable("away")
+        return 0.9
+
+    loop = make(duty, clock)
+    loop.start()
+    pause = await asleep(clock)
+    loop.wake()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert passes == 1
+    clock.advance(pause)
+    await eventually(lambda: passes == 2)
+    await asleep(clock)
+    loop.try_again()
+    await eventually(lambda: passes == 3)
+    await asleep(clock)
+    loop.wake()
+    await eventually(lambda: passes == 4)
+    await loop.stop()
+
+
+@pytest.mark.asyncio
 async def test_an_outage_of_a_store_is_said_once_and_its_end_too() -> None:
     gone = MasterUnavailable("nobody answers")
     clock, duty = ManualClock(), Counting(gone, gone, gone, 0.5)

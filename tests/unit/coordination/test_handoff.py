@@ -1,9 +1,16 @@
 """The hand-off: from held on the master to queued on an agent, whoever fails in between."""
 
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import msgspec
 import pytest
 
+from jobmaster.contracts.values import PutAnswer
 from jobmaster.coordination.delivery import OVERDUE_SECONDS, Delivery, deliver
 from jobmaster.model.errors import AgentUnreachable, MasterUnavailable
+from jobmaster.model.job import Job
 from jobmaster.model.states import JobState
 from tests.unit.coordination.world import World, until_idle
 
@@ -29,6 +36,31 @@ async def test_a_job_due_within_the_threshold_is_handed_off_and_a_later_one_stay
 
 
 @pytest.mark.asyncio
+async def test_a_batch_goes_to_its_agent_in_one_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World() as world:
+        await world.hold(*(world.held(agent="one") for _ in range(40)))
+        # As real clocks do: it is later each time one looks.
+        ticks = count(world.clock.wall_us())
+
+        async def later() -> int:
+            return next(ticks)
+
+        monkeypatch.setattr(world.agents.time("one"), "fresh_us", later)
+        await until_idle(world.handoff().run)
+        sizes: list[int] = []
+        put = world.agents["one"].put
+
+        async def noting(jobs: Sequence[Job], deadline_us: int) -> list[PutAnswer]:
+            sizes.append(len(jobs))
+            return await put(jobs, deadline_us)
+
+        agent: Any = world.agents["one"]
+        monkeypatch.setattr(agent, "put", noting)
+        await until_idle(world.deliveries["one"].run)
+        assert sizes == [40]
+
+
+@pytest.mark.asyncio
 async def test_an_explicit_agent_is_kept_and_one_not_served_here_blocks_nobody() -> None:
     async with World() as world:
         foreign = [world.held(agent="elsewhere") for _ in range(3)]
@@ -43,6 +75,18 @@ async def test_an_explicit_agent_is_kept_and_one_not_served_here_blocks_nobody()
         assert there is not None
         for job in foreign:
             assert await world.known(job.id) == job
+
+
+@pytest.mark.asyncio
+async def test_a_held_job_goes_to_an_agent_that_serves_its_lane() -> None:
+    async with World({"mails": ("two",)}) as world:
+        mails, others = [
+            [msgspec.structs.replace(world.held(), lane=lane) for _ in range(8)] for lane in ("mails", "default")
+        ]
+        await world.hold(*mails, *others)
+        await until_idle(world.handoff().run)
+        assert {(await world.known(job.id)).agent for job in mails} == {"two"}  # type: ignore[union-attr]  # it is held
+        assert {(await world.known(job.id)).agent for job in others} == {"one", "two"}  # type: ignore[union-attr]
 
 
 @pytest.mark.asyncio

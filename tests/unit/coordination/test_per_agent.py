@@ -1,8 +1,10 @@
 """The duties of one agent: reaper, promoter, router, syncer, copier, heartbeat."""
 
+import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from jobmaster.contracts.values import JobFilter
 from jobmaster.coordination.copier import Copier
@@ -15,13 +17,14 @@ from jobmaster.model.errors import AgentUnreachable, MasterUnavailable
 from jobmaster.model.ids import floor_id
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.states import JobState
+from tests.support import eventually
 from tests.unit.coordination.world import SECOND, TTL_US, World, until_idle
 
 EVERYTHING = JobFilter()
 
 
 def reaper(world: World) -> Reaper:
-    return Reaper(world.agent, world.clock, 15, 2.5)
+    return Reaper(world.agent, world.agents.time("one"), world.clock, 15, 2.5)
 
 
 async def leased(world: World) -> int:
@@ -90,6 +93,38 @@ async def test_a_reaper_waits_again_after_missed_passes_a_jump_or_an_outage(trou
         assert await leased(world) == 1
         await pass_time(world, duty, 18)
         assert await leased(world) == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seconds", [3_600, -3_600])
+async def test_a_reaper_waits_when_only_the_stores_clock_was_set(seconds: float) -> None:
+    async with World() as world:
+        duty = reaper(world)
+        await pass_time(world, duty, 18)
+        assert duty.trusts
+        world.switches["one"].ahead_us = round(seconds * SECOND)
+        world.clock.advance(1)
+        await duty.run()
+        waits = not duty.trusts
+        assert waits
+        # The whole process goes by that clock from now on.
+        assert world.agents.time("one").now_us() == world.clock.wall_us() + round(seconds * SECOND)
+        await pass_time(world, duty, 18)
+        assert duty.trusts
+
+
+@pytest.mark.asyncio
+async def test_a_reaper_tells_that_jobs_are_ready_again() -> None:
+    async with World() as world:
+        told: list[None] = []
+        duty = Reaper(world.agent, world.agents.time("one"), world.clock, 15, 2.5, lambda: told.append(None))
+        await pass_time(world, duty, 18)
+        await world.put(world.job())
+        await world.claim()
+        await pass_time(world, duty, 14)
+        assert told == []
+        await pass_time(world, duty, 3)
+        assert told == [None]
 
 
 @pytest.mark.asyncio
@@ -224,6 +259,63 @@ async def test_young_records_of_another_process_are_left_to_it_for_a_while() -> 
         assert await world.known(job.id) is not None
 
 
+def by_cursor(world: World) -> None:
+    """Have agent `one` confirm its records up to a point only, as a stream does."""
+    agent: Any = world.switches["one"]
+    agent.traits = replace(world.agent.traits, confirm_by_id=False)
+
+
+@pytest.mark.asyncio
+async def test_of_two_processes_one_moves_the_cursor_and_the_other_goes_on_from_there() -> None:
+    async with World() as world:
+        by_cursor(world)
+        jobs = [world.job() for _ in range(2)]
+        await world.put(*jobs)
+        first, second = await world.claim()
+        await world.agent.settle([world.settlement(first)])
+        here, there = world.syncer(mine="w1"), world.syncer(mine="w2")
+        assert await there.sync() is False
+        assert await world.agent.changes(10) == []
+        reached = await world.master.cursor("one")
+        assert reached > 0
+
+        # Nobody's records are left to anybody, and who lost his place looks it up.
+        await world.agent.settle([world.settlement(second)])
+        await here.sync()
+        assert await world.master.cursor("one") > reached
+        third = world.job()
+        await world.put(third)
+        await world.agent.settle([world.settlement(job) for job in await world.claim()])
+        await there.sync()
+        assert len(await world.agent.changes(10)) == 1
+        await there.sync()
+        assert await world.agent.changes(10) == []
+        assert [len(await world.master.runs(job.id)) for job in (*jobs, third)] == [1, 1, 1]
+
+
+@pytest.mark.asyncio
+async def test_lost_answers_neither_stop_nor_double_what_goes_by_cursor() -> None:
+    async with World() as world:
+        by_cursor(world)
+        await world.put(world.job())
+        (job,) = await world.claim()
+        await world.agent.settle([world.settlement(job)])
+        duty = world.syncer()
+        world.master.lost.add("apply")
+        with pytest.raises(MasterUnavailable):
+            await duty.sync()
+        world.switches["one"].lost.add("changes")
+        with pytest.raises(AgentUnreachable):
+            await duty.sync()
+        world.switches["one"].away = True
+        with pytest.raises(AgentUnreachable):
+            await duty.sync()
+        world.switches["one"].away = False
+        await duty.sync()
+        assert await world.agent.changes(10) == []
+        assert len(await world.master.runs(job.id)) == 1
+
+
 @pytest.mark.asyncio
 async def test_a_copier_shows_jobs_in_flight_once_they_are_older_than_the_lag() -> None:
     async with World() as world:
@@ -259,3 +351,16 @@ async def test_a_heartbeat_reaches_the_agent_also_while_the_master_is_away() -> 
         assert card.beat_us == world.clock.wall_us()
         await duty.leave("w1")
         assert await world.agent.workers() == []
+
+
+@pytest.mark.asyncio
+async def test_a_heartbeat_reaches_the_agent_before_a_master_that_hangs() -> None:
+    class Hanging:
+        async def beat(self, agent: str, card: Any) -> None:
+            await asyncio.Event().wait()
+
+    async with World() as world:
+        master: Any = Hanging()
+        beating = asyncio.create_task(Heartbeat(master, world.agent, lambda: [world.card("work")], 3.0).run())
+        await eventually(world.agent.workers, within=5)
+        beating.cancel()

@@ -1,13 +1,15 @@
 """A master, some agents and a clock that stands still, for the tests of duties."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from random import Random
 from typing import Any, Self
 
 from jobmaster.agents_open import Agents
 from jobmaster.contracts.agent import AgentTransport
-from jobmaster.contracts.entries import Placement, Schedule
+from jobmaster.contracts.entries import Placement
+from jobmaster.contracts.scheduling import Schedule, TickState
 from jobmaster.contracts.values import PUT_WINDOW_US, Settlement, WorkerCard
 from jobmaster.coordination.delivery import DISPATCH_US, Delivery
 from jobmaster.coordination.handoff import HandOff
@@ -19,6 +21,8 @@ from jobmaster.model.ids import new_id
 from jobmaster.model.job import Job
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.states import JobState
+from jobmaster.model.terms import Terms
+from jobmaster.recurrence import Recurrence
 from jobmaster.store_time import StoreTime
 from jobmaster.testing.clock import ManualClock
 from jobmaster_agents.memory import MemoryAgent
@@ -36,6 +40,8 @@ class Switch:
         self._error = error
         self.away = False
         self.lost: set[str] = set()
+        self.ahead_us = 0
+        """How far the store's clock is ahead of everybody else's."""
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -51,7 +57,7 @@ class Switch:
             if name in self.lost:
                 self.lost.discard(name)
                 raise self._error()
-            return answer
+            return answer + self.ahead_us if name == "store_now_us" else answer
 
         return call
 
@@ -59,7 +65,7 @@ class Switch:
 class World:
     """Open with `async with`; agents are `one` and `two`."""
 
-    def __init__(self) -> None:
+    def __init__(self, by_lane: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self.clock = ManualClock()
         self.rng = Random(5)
         self.master: Any = Switch(MemoryMaster(self.clock), lambda: MasterUnavailable("switched off"))
@@ -67,7 +73,7 @@ class World:
             name: Switch(MemoryAgent(cluster=new_id(), name=name, clock=self.clock), _away(name))
             for name in ("one", "two")
         }
-        self.agents = Agents(self.switches, self.clock)
+        self.agents = Agents(self.switches, self.clock, by_lane=by_lane)
         self.deliveries = {name: Delivery(self.master, self.agents[name], self.clock) for name in self.agents}
         self.master_time = StoreTime(self.clock, self.master.store_now_us)
 
@@ -106,15 +112,16 @@ class World:
             is_mine=lambda worker: worker == mine,
         )
 
-    def planner(self) -> Planner:
+    def planner(self, *, ahead: int = 0, node: str | None = None) -> Planner:
         return Planner(
             self.master,
             self.agents,
             self.deliveries,
-            master_time=self.master_time,
             clock=self.clock,
             rng=self.rng,
             pause_seconds=15,
+            ahead_us=ahead * SECOND,
+            node=node,
         )
 
     def job(self, *, due_in: float = 0, agent: str | None = None, **fields: Any) -> Job:
@@ -170,21 +177,26 @@ class World:
             started_us=self.clock.wall_us(),
         )
 
-    def schedule(
-        self, key: str = "tick", *, every: float = 60, agent: str | None = None, lane: str = "default"
+    async def schedule(
+        self,
+        key: str = "tick",
+        *,
+        every: float = 60,
+        agent: str | None = None,
+        lane: str = "default",
+        terms: Terms = Terms(),  # noqa: B008 - frozen
     ) -> Schedule:
-        now_us = self.clock.wall_us()
-        interval_us = round(every * SECOND)
-        return Schedule(
-            key=key,
-            handler="work",
-            interval_us=interval_us,
-            anchor_us=now_us,
-            next_us=now_us + interval_us,
-            agent=agent,
-            lane=lane,
-            created_us=now_us,
-        )
+        """Save one, and give it as it is stored."""
+        rule = Recurrence.of(timedelta(seconds=every)).to_json()
+        given = Schedule(key=key, handler="work", recurrence=rule, agent=agent, lane=lane, terms=terms)
+        saved = await self.master.save_schedule(given)
+        stored: Schedule = saved.schedule
+        return stored
+
+    async def ticks(self, key: str = "tick", state: TickState = TickState.PLANNED) -> list[int]:
+        """Its ticks in that state, latest first."""
+        entries = await self.master.occurrences(key, None, 1_000)
+        return [entry.occurrence.tick_us for entry in entries if entry.occurrence.state is state]
 
 
 def _away(name: str) -> Callable[[], Exception]:

@@ -107,7 +107,8 @@ def test_a_scheme_that_nobody_registered_is_named_with_those_that_are() -> None:
     (fault,) = faults(config)
 
     assert "agent 'one': no transport has the scheme 'rabbit'" in fault
-    assert "memory, sqlite" in fault
+    assert "memory, mysql" in fault
+    assert "postgresql, sqlite" in fault
 
 
 def test_a_scheme_whose_extra_is_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +119,16 @@ def test_a_scheme_whose_extra_is_missing_says_how_to_install_it(monkeypatch: pyt
     (fault,) = faults(config)
 
     assert "pip install '.[nats]'" in fault
+
+
+def test_the_servers_of_one_nats_cluster_are_one_agents_address() -> None:
+    config = builder()
+    config.add_agent("one").use_nats_for_agent(["nats://u:hunter2@a:4222", "http://b:4222"])
+
+    (fault, *_) = faults(config)
+
+    # Told apart by whoever connects; a scheme that is none of its own is refused there.
+    assert "hunter2" not in fault
 
 
 def test_a_master_that_no_store_is_for_is_a_fault() -> None:
@@ -224,6 +235,19 @@ def test_without_workers_every_lane_is_somebody_elses() -> None:
     assert config.build().warnings == ()
 
 
+def test_a_process_without_workers_knows_which_agents_serve_a_lane() -> None:
+    config = builder().add_handlers(SendWelcome)
+    for name in ("one", "two"):
+        config.add_agent(name).use_memory_for_agent()
+    config.add_worker("w1").agent("one").lanes("default")
+    config.add_worker("w2").agent("two").lanes("default", "mails")
+
+    cluster = config.build()
+
+    assert cluster.by_lane == {"default": ("one", "two"), "mails": ("two",)}
+    assert cluster.without_workers().accepting_unsafe().by_lane == cluster.by_lane
+
+
 def test_a_master_that_forgets_what_its_agents_keep_is_doubtful() -> None:
     config = builder()
     config.add_agent("one").use_sqlite_for_agent("jobs.db")
@@ -232,3 +256,15 @@ def test_a_master_that_forgets_what_its_agents_keep_is_doubtful() -> None:
 
     assert "the master is in memory" in warning
     assert "'one'" in warning
+
+
+def test_retention_is_set_for_all_by_state_and_by_handler() -> None:
+    config = ClusterBuilder("shop").ignore_environment().retention(20, failed="forever")
+    config.retention(handler="send-welcome", succeeded=0.5).retention(3, handler="audit.log", failed=90)
+    kept = config.build().settings
+    assert (kept.timings.retention_days, kept.retention.failed, kept.retention.succeeded) == (20, "forever", None)
+    assert kept.retention.handlers["send-welcome"].succeeded == 0.5
+    audit = kept.retention.handlers["audit.log"]
+    assert (audit.succeeded, audit.failed, audit.cancelled) == (3, 90, 3)
+    with pytest.raises(ConfigurationError, match=r"(?s)retention\.succeeded.*retention\.handlers"):
+        ClusterBuilder("shop").ignore_environment().retention(succeeded=-1).retention(1, handler="Bad Name").build()

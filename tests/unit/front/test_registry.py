@@ -4,6 +4,7 @@ import asyncio
 import functools
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -382,3 +383,72 @@ def test_a_function_with_a_decorator_of_ones_own_may_be_called() -> None:
     handler = registry(decorated).resolve(decorated)
 
     assert handler.schema.encode(handler.bind((1,), {}), limit=100) == b'{"number":1}'
+
+
+@dataclass
+class Named:
+    first: str
+    last: str
+
+
+def versioned(version: object, **members: Any) -> Any:
+    async def execute(self: Any, job: Any) -> None:
+        return None
+
+    body = {"execute": execute, "version": version, **members}
+    return types.new_class("Rename", (JobHandler[Named],), exec_body=lambda names: names.update(body))
+
+
+def split(cls: Any, data: Any, from_version: int) -> Any:
+    assert from_version == 1
+    first, _, last = data["name"].partition(" ")
+    return {"first": first, "last": last}
+
+
+def test_data_of_an_earlier_version_are_brought_into_the_form_of_this_one() -> None:
+    built, faults = build_registry([versioned(2, upcast=classmethod(split))], Defaults())
+    assert faults == []
+    handler = built.resolve("rename")
+    assert (handler.version, handler.policy.data_version) == (2, 2)
+    assert b'"data_version":2' in handler.definition().policy
+    assert handler.read(b'{"first":"A","last":"B"}', 2) == Named("A", "B")
+    assert handler.read(b'{"name":"Ann Bee"}', 1) == Named("Ann", "Bee")
+    with pytest.raises(KeyError):
+        handler.read(b'{"nom":"Ann Bee"}', 1)
+
+
+def test_upcast_may_give_the_declared_type_and_what_it_gives_is_checked() -> None:
+    def whole(cls: Any, data: Any, from_version: int) -> Any:
+        return Named(data["name"], "") if "name" in data else {"first": 7}
+
+    built, _ = build_registry([versioned(2, upcast=classmethod(whole))], Defaults())
+    assert built.resolve("rename").read(b'{"name":"Ann"}', 1) == Named("Ann", "")
+    with pytest.raises(DataInvalid, match="first"):
+        built.resolve("rename").read(b"{}", 1)
+
+
+def test_a_function_may_have_versions_too() -> None:
+    @job(version=2, upcast=lambda data, from_version: {"name": data["nom"], "times": from_version})
+    def greet(name: str, times: int = 1) -> None:
+        return None
+
+    greet.__qualname__ = "greet"
+    built, faults = build_registry([greet], Defaults())
+    assert faults == []
+    data = built.resolve("greet").read(b'{"nom":"Ann"}', 1)
+    assert (data.name, data.times) == ("Ann", 1)
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"version": 2}, "version=2 without upcast"),
+        ({"version": 0}, "version=0 is not allowed"),
+        ({"version": "2"}, "version='2' is not allowed"),
+        ({"version": True}, "version=True is not allowed"),
+    ],
+)
+def test_a_version_that_is_none_is_refused(members: dict[str, Any], words: str) -> None:
+    _, faults = build_registry([versioned(**members)], Defaults())
+    assert len(faults) == 1
+    assert words in faults[0]

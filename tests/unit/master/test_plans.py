@@ -11,9 +11,9 @@ from sqlalchemy import select
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from jobmaster.contracts.values import JobFilter
-from jobmaster.master.sql.intake import ON_AGENTS
+from jobmaster.master.rules import ON_AGENTS
 from jobmaster.master.sql.master import SqlMaster
-from jobmaster.master.sql.move import MoveTexts
+from jobmaster.master.sql.move_texts import RangeMover
 from jobmaster.master.sql.pages import bound_query, rows_query, walks
 from jobmaster.master.sql.tables import Tables
 from jobmaster.model.states import JobState
@@ -95,14 +95,17 @@ def test_overdue_hand_offs_are_found_by_agent_and_time(plans: Plans) -> None:
 
 
 def test_due_schedules_are_found_by_time(plans: Plans) -> None:
-    plan = plans.of(plans.master._due_schedules_query)
-    assert plan.startswith("SEARCH schedule USING INDEX schedule_due (next_us<?)")
+    for query in (plans.master._due_for_look, plans.master._soonest_query):
+        text = str(query.compile(dialect=DIALECT)).replace("(__[POSTCOMPILE_agents])", "('a')")
+        plan = plans.of(text.replace("?", "5"))
+        assert plan.startswith("SEARCH schedule USING INDEX schedule_look (status=?")
+        assert "TEMP B-TREE" not in plan
 
 
 def test_counts_skip_from_group_to_group(plans: Plans) -> None:
     step = plans.of(plans.master._next_lane(JobState.SUCCEEDED, "lane0"))
     assert step == "SEARCH history USING COVERING INDEX history_group (state=? AND lane>?)"
-    count = plans.of(plans.master._group_count(JobState.SUCCEEDED, "lane0", 100))
+    count = plans.of(plans.master._group_count("sqlite", plans.tables.history, JobState.SUCCEEDED, "lane0", 100))
     assert "SEARCH history USING COVERING INDEX history_group (state=? AND lane=?)" in count
 
 
@@ -115,6 +118,10 @@ def test_sweeping_looks_ids_up_in_the_history(plans: Plans) -> None:
     plan = plans.of(plans.master._rows.buried(ON_AGENTS, 100))
     assert plan.endswith("SEARCH history USING INDEX pk_history_1 (id=?)")
     assert "TEMP B-TREE" not in plan
+
+
+def _words(where: JobFilter) -> str:
+    return " ".join([*sorted(where.states), *filter(None, (where.handler, where.lane))]) or "all"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +139,7 @@ def test_sweeping_looks_ids_up_in_the_history(plans: Plans) -> None:
         (JobFilter(states=frozenset({JobState.HELD, JobState.QUEUED}), lane="lane1"), "job_group"),
         (JobFilter(states=frozenset({JobState.HELD}), handler="h1"), "pk_job_1"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else _words(value),
 )
 @pytest.mark.parametrize("cursor", [None, CURSOR])
 def test_a_page_walks_one_index_in_id_order(plans: Plans, where: JobFilter, cursor: str | None, index: str) -> None:
@@ -152,13 +159,13 @@ def test_ids_are_searched_and_not_scanned_for(plans: Plans) -> None:
 
 
 def test_a_move_touches_nothing_but_its_batch(plans: Plans) -> None:
-    texts = MoveTexts(plans.tables, OUTBOX, DIALECT)
+    mover = RangeMover(plans.tables, OUTBOX, DIALECT)
     batch = "SEARCH o USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
-    assert plans.of(texts.history, 5, 9).split(" | ")[0] == batch
-    assert "SEARCH j USING INDEX pk_job_1 (id=?)" in plans.of(texts.history, 5, 9)
-    assert plans.of(texts.runs, 5, 9) == batch
-    bury = plans.of(texts.bury, 5, 9)
+    assert plans.of(mover.history, 5, 9).split(" | ")[0] == batch
+    assert "SEARCH j USING INDEX pk_job_1 (id=?)" in plans.of(mover.history, 5, 9)
+    assert plans.of(mover.runs, 5, 9) == batch
+    bury = plans.of(mover.bury, 5, 9)
     assert "SEARCH job USING INDEX pk_job_1 (id=?)" in bury
     assert batch in bury
-    assert "SCAN" not in plans.of(texts.clear, 5, 9) + plans.of(texts.effects, 5) + bury
-    assert "TEMP B-TREE" not in plans.of(texts.pick, 5)
+    assert "SCAN" not in plans.of(mover.clear, 5, 9) + plans.of(mover.texts.effects, 5) + bury
+    assert "TEMP B-TREE" not in plans.of(mover.texts.bounds, 5)

@@ -12,7 +12,7 @@ import pytest
 
 from jobmaster.contracts.entries import Placement
 from jobmaster.contracts.values import JobFilter
-from jobmaster.master.sql.intake import ON_AGENTS
+from jobmaster.master.rules import ON_AGENTS
 from jobmaster.master.sql.master import SqlMaster
 from jobmaster.master.sql.pages import read_page
 from jobmaster.model.errors import Refused

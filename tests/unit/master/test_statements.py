@@ -16,17 +16,18 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from jobmaster.contracts.entries import AgentEntry, DefinitionEntry, Dispatch, Occurrence
+from jobmaster.contracts.entries import AgentEntry, DefinitionEntry, Dispatch, Routes
+from jobmaster.contracts.scheduling import ScheduleState
 from jobmaster.contracts.values import Amendment, JobFilter, WorkerCard
 from jobmaster.master.sql.bulk import BulkInsert
 from jobmaster.master.sql.master import SqlMaster
-from jobmaster.master.sql.move import MoveTexts
+from jobmaster.master.sql.move import mover_of
 from jobmaster.master.sql.sqlite_engine import SqliteEngine
 from jobmaster.master.sql.tables import Tables, build_tables
-from jobmaster.model.job import JOB_FIELDS
+from jobmaster.model.job import JOB_FIELDS, RUN_FIELDS
 from jobmaster.model.states import JobState
 from jobmaster.testing.clock import ManualClock
-from jobmaster.testing.masters.harness import dispatching, held, record, run_of, sample, schedule
+from jobmaster.testing.masters.harness import dispatching, held, planning, record, run_of, sample, schedule
 
 KINDS: list[Any] = [SQLiteDialect_pysqlite, PGDialect_asyncpg, MySQLDialect_aiomysql, MariaDBDialect]
 STYLES = ["qmark", "numeric_dollar", "format", "format"]
@@ -89,11 +90,12 @@ def test_mysql_assigns_version_and_epoch_last(tables: Tables) -> None:
 
 
 def test_the_move_names_every_column_of_job_and_run(dialect: Dialect, tables: Tables) -> None:
-    texts = MoveTexts(tables, "jm_test_outbox", dialect)
-    assert all(f"o.job_{name}" in texts.history for name in JOB_FIELDS)
-    assert "INSERT INTO" in texts.runs
+    mover = mover_of(dialect, tables, "jm_test_outbox")
+    texts = " ".join(str(value) for part in (mover, getattr(mover, "texts", mover)) for value in vars(part).values())
+    assert all(f"o.job_{name}" in texts for name in JOB_FIELDS)
+    assert all(f"o.run_{name}" in texts for name in RUN_FIELDS)
     with pytest.raises(ValueError, match="no table name"):
-        MoveTexts(tables, "x; DROP TABLE y", dialect)
+        mover_of(dialect, tables, "x; DROP TABLE y")
 
 
 def test_no_part_of_the_master_hides_a_name_of_another() -> None:
@@ -141,6 +143,7 @@ async def _every_verb(master: SqlMaster) -> None:
     await master.insert([item, dispatching()])
     await master.due(10**18, 5)
     await master.dispatch([Dispatch(item.job.id, 1, "a", 5)])
+    await master.hand_off(10**18, 5, Routes(agents={"a": 5}, draws=("a",)))
     await master.overdue("transport-1", 5)
     await master.dispatched([(item.job.id, 1)])
     await master.apply("a", [record(ended, run=run_of(ended))])
@@ -169,14 +172,21 @@ async def _every_verb(master: SqlMaster) -> None:
     await master.save_schedule(schedule())
     await master.save_schedule(schedule())
     await master.schedules()
-    await master.due_schedules(5, 5)
-    tick = schedule().next_us
-    occurrence = Occurrence(
-        schedule="welcome", tick_us=tick, watermark_us=tick, next_us=tick + 1, placement=dispatching()
-    )
-    await master.plan([occurrence])
-    await master.ticks("welcome", 5)
-    await master.end_schedule("welcome")
+    await master.schedule("welcome")
+    await master.soonest(["transport-1"])
+    await master.plan(planning())
+    await master.turn_schedule("welcome", ScheduleState.PAUSED)
+    await master.turn_schedule("welcome", ScheduleState.ACTIVE)
+    await master.plan(planning())
+    await master.backfill("welcome", [5], planning())
+    await master.occurrences("welcome", 10**17, 5)
+    await master.tick_ran([("welcome", 5)])
+    await master.sync_profiles({"nightly": [schedule("a", profile="nightly")]}, 5)
+    await master.sync_profiles({"nightly": []}, 5, dry=True)
+    await master.retire(["nightly"], 5)
+    for node in ("one", "two"):
+        await master.lead("planner", node, 5)
+        await master.resign("planner", node)
     await master.close()
 
 

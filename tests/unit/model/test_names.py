@@ -27,7 +27,7 @@ def test_a_hostile_name_is_refused_shortly_and_inertly(kind: NameKind, value: st
     text.encode()
 
 
-@pytest.mark.parametrize("value", badinputs.NAMES_NOT_TEXT, ids=repr)
+@pytest.mark.parametrize("value", badinputs.NAMES_NOT_TEXT, ids=lambda value: type(value).__name__)
 def test_a_name_that_is_not_text_is_refused(value: object) -> None:
     with pytest.raises(NameInvalid, match="lane"):
         check_name("lane", value)

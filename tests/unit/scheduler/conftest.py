@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.scheduler.kit import folder
 
-ON_BOTH = frozenset({"test_interventions", "test_listing", "test_results"})
+ON_BOTH = frozenset({"test_bulk", "test_interventions", "test_listing", "test_results"})
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from jobmaster.agents_open import Agents
+from jobmaster.contracts.entries import Placement
 from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import Settlement
 from jobmaster.handler import JobHandler
@@ -20,6 +21,7 @@ from jobmaster.master import open_master
 from jobmaster.model.job import Job
 from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.states import FailReason
+from jobmaster.placement import agents_by_lane
 from jobmaster.registry import build_registry
 from jobmaster.scheduler import Scheduler
 from jobmaster.settings import AgentSettings, ClusterSettings, StoreSettings, WorkerSettings
@@ -80,7 +82,11 @@ class Kit:
         }
         self.listeners = Listeners()
         self.woken = 0
-        self.agents = Agents(self.transports, self.clock, self.master.database_key)
+        self.rng = Random(1)
+        self.offered: list[Placement] = []
+        self.agents = Agents(
+            self.transports, self.clock, self.master.database_key, by_lane=agents_by_lane(self.settings.workers)
+        )
 
     def scheduler(self, master: MasterStore | None = None) -> Scheduler:
         return Scheduler(
@@ -90,8 +96,9 @@ class Kit:
             self.agents,
             self.listeners,
             self.clock,
-            Random(1),
+            self.rng,
             wake=self._woken,
+            offer=self.offered.extend,
         )
 
     def _woken(self) -> None:

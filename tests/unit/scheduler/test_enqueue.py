@@ -1,7 +1,8 @@
 """Enqueueing: what is stored where, and what is refused."""
 
+import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,6 +10,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
+from jobmaster.client.drafting import Route
 from jobmaster.contracts.values import PutAnswer
 from jobmaster.enqueue import Enqueue
 from jobmaster.listeners import EventKind, JobEvent, Listeners
@@ -359,6 +361,36 @@ async def test_each_item_of_many_has_its_own_handler_and_options() -> None:
             ("mailer.send", "default", Priority.MEDIUM),
             ("send-welcome", "mail", Priority.MEDIUM),
         ]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+async def test_a_bulk_is_drafted_while_the_chunk_before_is_written(
+    monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    monkeypatch.setattr("jobmaster.client.writing.CHUNK", 2)
+    done: list[str] = []
+
+    def items() -> Iterator[Enqueue]:
+        for number in range(6):
+            done.append(f"item {number}")
+            yield Enqueue(SendWelcome, Welcome("u"))
+
+    async with opened() as kit:
+        writing = kit.scheduler()._writing
+
+        async def write(route: Route, jobs: Sequence[Job], now_us: int) -> dict[str, str]:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            done.append(f"{len(jobs)} written")
+            return dict.fromkeys((job.id for job in jobs), "transport-1")
+
+        if ahead:
+            monkeypatch.setattr(writing, "_write", write)
+        else:
+            writing = writing.by_way_of(write)
+        assert [len(ids) async for ids, _ in writing.many(items())] == [2, 2, 2]
+    assert done.index("2 written") == (4 if ahead else 2)
+    assert done.count("2 written") == 3
 
 
 async def test_a_bad_item_of_many_says_how_many_before_it_are_stored() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobmaster.contracts.values import SignalKind
+from jobmaster.contracts.values import Release, SignalKind
 from jobmaster.handle import JobHandle
 from jobmaster.model.errors import AgentUnreachable, JobConflict, JobNotFound, MasterUnavailable, NameInvalid
 from jobmaster.model.outcome import RunOutcome
@@ -274,3 +274,45 @@ async def test_an_ended_job_is_deleted_and_a_living_one_is_not() -> None:
             await handle.refresh()
         with pytest.raises(JobConflict, match="queued"):
             await scheduler.delete(living.id)
+
+
+async def test_a_run_that_is_over_by_the_time_it_is_to_be_cancelled_is_no_reason_to_cancel_what_follows() -> None:
+    async with opened() as kit:
+        scheduler = kit.scheduler()
+        handle = await scheduler.once_now(SendWelcome, Welcome("x"))
+        [running] = await kit.claim()
+        revoke = kit.transports["a"].revoke
+
+        async def late(items: Any) -> Any:
+            # Its run ends, and it waits for the next one.
+            await kit.transports["a"].release([Release(running.id, running.token)])
+            return await revoke(items)
+
+        kit.transports["a"].revoke = late
+        with pytest.raises(JobConflict, match="it is queued, not running"):
+            await scheduler.cancel(handle.id, expected_state="running")
+        assert (await handle.refresh()).state is JobState.QUEUED
+
+
+async def test_an_end_that_was_another_one_when_it_was_looked_at_is_not_changed() -> None:
+    async with opened() as kit:
+        scheduler = kit.scheduler()
+        handle = await scheduler.once_after(SendWelcome, timedelta(days=1), Welcome("x"))
+        await handle.cancel()
+        seen = (await handle.refresh()).version
+        for name in ("redrive", "delete"):
+            verb = getattr(kit.master, name)
+
+            async def late(ids: Any, *rest: Any, verb: Any = verb, name: str = name) -> Any:
+                # Somebody else has it run again, and cancels that.
+                setattr(kit.master, name, verb)
+                await kit.master.redrive(ids, 5, False)
+                await kit.master.cancel(ids)
+                return await verb(ids, *rest)
+
+            setattr(kit.master, name, late)
+            call = scheduler.retry if name == "redrive" else scheduler.delete
+            with pytest.raises(JobConflict, match=f"not {seen}"):
+                await call(handle.id, expected_version=seen)
+            seen = (await handle.refresh()).version
+        assert (await handle.refresh()).state is JobState.CANCELLED

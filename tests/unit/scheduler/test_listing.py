@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from jobmaster.client.listing import Listing
 from jobmaster.contracts.values import JobFilter, Page
 from jobmaster.enqueue import Enqueue
-from jobmaster.model.errors import AgentUnreachable, DataInvalid, JobMasterError, KeyInvalid, NameInvalid, OptionInvalid
+from jobmaster.model.errors import (
+    AgentUnreachable,
+    DataInvalid,
+    JobMasterError,
+    KeyInvalid,
+    NameInvalid,
+    OptionInvalid,
+    ScheduleNotFound,
+)
 from jobmaster.model.ids import new_id
 from jobmaster.model.job import Job
 from jobmaster.model.states import JobState
@@ -253,9 +261,10 @@ async def test_a_schedule_is_updated_in_place_and_keeps_its_rhythm() -> None:
         edited = await scheduler.recurring(SendWelcome, timedelta(minutes=10), Welcome("v"), key="Kéy:1")
         assert edited.next_at == begun + timedelta(minutes=20)
         assert [schedule.key for schedule in await scheduler.schedules()] == ["Kéy:1"]
-        assert await scheduler.end_schedule("Kéy:1")
-        assert not await scheduler.end_schedule("Kéy:1")
-        assert not await scheduler.end_schedule("never")
+        assert (await scheduler.cancel_schedule("Kéy:1")).changed
+        assert not (await scheduler.cancel_schedule("Kéy:1")).changed
+        with pytest.raises(ScheduleNotFound):
+            await scheduler.cancel_schedule("never")
 
 
 @asynchronous
@@ -271,7 +280,7 @@ async def test_a_schedule_without_a_key_is_refused_saying_why() -> None:
 @asynchronous
 async def test_an_interval_that_is_none_is_refused(when: Any) -> None:
     async with opened() as kit:
-        with pytest.raises(OptionInvalid, match="when"):
+        with pytest.raises(OptionInvalid, match="expected"):
             await kit.scheduler().recurring(SendWelcome, when, Welcome("u"), key="k")
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from jobmaster.contracts.values import Control, ControlKind, StoreMode, WorkerCard
 from jobmaster.enqueue import Enqueue
@@ -39,6 +40,26 @@ async def test_workers_are_those_of_all_agents_and_the_silent_ones_are_not_alive
             ("late", "a", True, 3),
             ("early", "b", False, 3),
         ]
+
+
+async def test_hosts_are_what_the_workers_told_the_master() -> None:
+    async with opened(("a", "b")) as kit:
+        topology = kit.scheduler().topology
+        assert await topology.hosts() == ()
+        lost = replace(card(kit, "lost", "default"), host="attic", rss_bytes=7)
+        await kit.master.beat("a", lost)
+        kit.clock.advance(20)
+        for name, agent, pid, rss in [("one", "a", 1, 100), ("two", "b", 1, 100), ("three", "b", 2, 50)]:
+            await kit.master.beat(agent, replace(card(kit, name, "default"), pid=pid, rss_bytes=rss))
+        attic, here = await topology.hosts()
+        assert (attic.name, attic.workers, attic.alive, attic.rss_bytes) == ("attic", ("lost-1",), 0, None)
+        assert (here.name, here.alive, here.agents, here.slots, here.busy) == ("here", 3, ("a", "b"), 30, 9)
+        # Two workers of one process share its memory.
+        assert here.rss_bytes == 150
+        assert (here.seen_at - attic.seen_at).total_seconds() == 20
+        await kit.master.beat("a", replace(card(kit, "one", "default"), pid=1, rss_bytes=None))
+        await kit.master.beat("b", replace(card(kit, "two", "default"), pid=1, rss_bytes=None))
+        assert (await topology.hosts())[1].rss_bytes is None
 
 
 async def test_agents_are_shown_with_their_state_and_with_what_is_wrong() -> None:

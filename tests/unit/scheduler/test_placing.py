@@ -141,7 +141,7 @@ async def test_with_the_master_away_what_is_due_soon_goes_on_and_the_rest_fails_
     async with opened() as kit:
         away = MasterUnavailable("connection refused")
         faults = [
-            Fault(kit.master, verb, away) for verb in ("insert", "get", "definitions", "store_now_us", "schedules")
+            Fault(kit.master, verb, away) for verb in ("insert", "get", "definitions", "store_now_us", "save_schedule")
         ]
         scheduler = kit.scheduler()
         await scheduler.once_now(SendWelcome, Welcome("u"))
@@ -192,3 +192,10 @@ async def test_a_durable_job_that_ran_is_not_run_again_by_the_same_id() -> None:
         assert await kit.claim() == []
         assert await again.result(timeout=5) == 1
         await scheduler.close()
+
+
+async def test_a_hand_off_that_its_agent_did_not_take_is_offered_to_the_duties_of_the_process() -> None:
+    async with opened() as kit:
+        Fault(kit.transports["a"], "put", AgentUnreachable("a", "away"))
+        handle = await kit.scheduler().once_now(SendWelcome, Welcome("u"), durability="master")
+        assert [placement.job.id for placement in kit.offered] == [handle.id]

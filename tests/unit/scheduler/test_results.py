@@ -35,7 +35,7 @@ async def test_a_result_comes_with_the_end_of_the_job_and_is_decoded() -> None:
         scheduler = kit.scheduler()
         watches = watched(kit)
         handle = await scheduler.once_now(SendWelcome, Welcome("u"))
-        waiting = asyncio.create_task(handle.result(timeout=5))
+        waiting = asyncio.create_task(handle.result(timeout=30))
         await eventually(lambda: watches)
         (job,) = await kit.claim()
         await kit.settle(job, result=b'{"x":[1,2]}')
@@ -49,10 +49,10 @@ async def test_a_result_is_there_for_jobs_that_ended_before_anybody_waited() -> 
         handle = await scheduler.once_now(SendWelcome, Welcome("u"))
         (job,) = await kit.claim()
         await kit.settle(job, result=b"7")
-        assert await handle.result(timeout=5) == 7
+        assert await handle.result(timeout=30) == 7
         await kit.sync()
-        assert await handle.result(timeout=5) == 7
-        assert await scheduler.handle(handle.id.upper()).result(timeout=5) == 7
+        assert await handle.result(timeout=30) == 7
+        assert await scheduler.handle(handle.id.upper()).result(timeout=30) == 7
         await scheduler.close()
 
 
@@ -85,7 +85,7 @@ async def test_a_failed_job_raises_what_the_last_run_raised() -> None:
         )
         await kit.sync()
         with pytest.raises(JobFailed) as caught:
-            await handle.result(timeout=5)
+            await handle.result(timeout=30)
         failed = caught.value
         assert (failed.reason, failed.error_type, failed.message, failed.traceback) == (
             "exhausted",
@@ -132,7 +132,7 @@ async def test_after_the_timeout_the_job_goes_on() -> None:
             await handle.result(timeout=0.01)
         (job,) = await kit.claim()
         await kit.settle(job, result=b"1")
-        assert await handle.result(timeout=5) == 1
+        assert await handle.result(timeout=30) == 1
         await scheduler.close()
 
 

@@ -1,9 +1,11 @@
 """The estimate of a store's time."""
 
+import asyncio
+
 import pytest
 
 from jobmaster.model.errors import Refused
-from jobmaster.store_time import FRESH_SECONDS, StoreTime
+from jobmaster.store_time import FRESH_SECONDS, RETRY_SECONDS, StoreTime
 from jobmaster.testing.clock import ManualClock
 
 AHEAD_US = 5_000_000
@@ -67,3 +69,29 @@ async def test_a_store_that_is_away_leaves_the_old_estimate_in_force() -> None:
     store.away = True
     clock.advance(FRESH_SECONDS + 1)
     assert await time.fresh_us() == clock.wall_us() + AHEAD_US
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_is_away_is_not_asked_each_time() -> None:
+    clock = ManualClock()
+    store = Store(clock)
+    store.away = True
+    time = StoreTime(clock, store.now_us)
+    for _ in range(10):
+        await time.fresh_us()
+    assert store.asked == 1
+    clock.advance(RETRY_SECONDS)
+    store.away = False
+    assert await time.fresh_us() == clock.wall_us() + AHEAD_US
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_hangs_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobmaster.store_time.PATIENCE_SECONDS", 0.02)
+    clock = ManualClock()
+
+    async def hang() -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    assert await asyncio.wait_for(StoreTime(clock, hang).fresh_us(), 5) == clock.wall_us()

@@ -14,6 +14,7 @@ import pytest_asyncio
 from jobmaster.model.errors import ConfigurationError, Refused
 from jobmaster.sqlite import Database, open_database, path_of
 from jobmaster.sqlite.core import core_engine
+from tests.support import eventually
 
 
 @pytest_asyncio.fixture
@@ -52,6 +53,26 @@ async def test_the_file_is_the_owners_and_safe(database: Database) -> None:
     assert database.findings() == ()
     os.chmod(database.path, 0o644)
     assert "chmod 600" in database.findings()[0]
+
+
+@pytest.mark.asyncio
+async def test_it_closes_with_writes_still_waiting(tmp_path: Path) -> None:
+    database = open_database(str(tmp_path / "closing.db"))
+    release, entered = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        entered.set()
+        assert release.wait(10)
+
+    held = database.write(hold)
+    assert await asyncio.to_thread(entered.wait, 10)
+    waiting = database.write(lambda c: c.execute("CREATE TABLE t (x)").fetchall())
+    closing = threading.Thread(target=database.close, daemon=True)
+    closing.start()
+    await eventually(lambda: database._writer._closing)
+    release.set()
+    await asyncio.gather(held, waiting)
+    await eventually(lambda: not closing.is_alive())
 
 
 @pytest.mark.asyncio

@@ -191,7 +191,7 @@ async def test_a_put_by_another_process_ends_a_wait(file: Path, agent: SqliteAge
     waiting = asyncio.ensure_future(agent.wait(frozenset({"default"}), 30.0))
     async with child(file, "put") as other:
         [job_id] = await other.said()
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, 25)
     assert [job.id for job in await agent.claim("w", {"default": 1}, HANDLERS, 1, TTL_US)] == [job_id]
 
 
@@ -203,7 +203,7 @@ async def test_an_end_in_another_process_ends_a_watch(file: Path, agent: SqliteA
     async with child(file, "drain") as other:
         assert await other.said() == "ready"
         assert await other.said() == [job.id]
-        await asyncio.wait_for(watching, 10)
+        await asyncio.wait_for(watching, 25)
     # Asked after the end, it does not wait at all; asked about a stranger, it does.
     await asyncio.wait_for(agent.watch(frozenset({job.id}), 30.0), 5)
     stranger = asyncio.ensure_future(agent.watch(frozenset({new_id()}), 30.0))

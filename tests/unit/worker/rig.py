@@ -38,7 +38,11 @@ class FunctionHandler:
     def __init__(self, function: Function) -> None:
         self.schema = JsonSchema()
         self.blocking = False
+        self.version = 1
         self.function = function
+
+    def read(self, raw: bytes, version: int, /) -> Any:
+        return {"upcast from": version, "data": self.schema.decode(raw)}
 
     def invoke(self, context: JobContext[Any], /) -> Awaitable[Any]:
         return self.function(context)

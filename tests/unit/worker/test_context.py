@@ -1,7 +1,7 @@
 """What a handler sees of its job, and how it speaks back."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -36,7 +36,7 @@ class Holding:
 def a_context(holder: Holding | None = None, **fields: Any) -> JobContext[Any]:
     given: dict[str, Any] = {"created_us": 1_000_000, "original_due_us": 1_000_000, "due_us": 2_500_000} | fields
     job = Job(id=JOB_ID, handler="send-welcome", claim_seq=3, epoch=2, **given)
-    return JobContext(Lease(job, holder or Holding(), 0.0, 12.5), {"user_id": "u"})
+    return JobContext(Lease(job, holder or Holding(), 0.0, 12.5), {"user_id": "u"}, cast("Any", None))
 
 
 def test_it_shows_the_job() -> None:

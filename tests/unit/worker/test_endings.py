@@ -13,6 +13,7 @@ from jobmaster.model.outcome import RunOutcome
 from jobmaster.model.policy import Policy
 from jobmaster.model.retry import Retry
 from jobmaster.model.states import FailReason, JobState
+from jobmaster.testing.clock import ManualClock
 from jobmaster.worker.context import JobContext
 from jobmaster.worker.lease import Ending, Lease, Slots
 from tests.support import eventually
@@ -226,6 +227,46 @@ async def test_a_lost_lease_ends_the_run() -> None:
         assert handler.cancelled.is_set()
         await eventually(lambda: rig.worker.busy == 0)
         assert (await rig.job(job_id)).suspect
+
+
+@pytest.mark.asyncio
+async def test_a_lease_that_only_expired_goes_back_once_its_handler_has_ended() -> None:
+    """As of a store whose clock was set forward: nobody else has the job, so it need not wait to be reaped."""
+    handler = Endless()
+    async with Rig({"h": handler}) as rig:
+        job_id = await rig.put("h")
+        await rig.running(1)
+        rig.worker.quiet()
+        _manual(rig).jump_wall(3_600)
+        await advance_in_steps(rig, 6)
+        run, _ = await rig.run_recorded(job_id)
+
+        assert handler.cancelled.is_set()
+        assert run.outcome is RunOutcome.INTERRUPTED
+        job = await rig.job(job_id)
+        assert (job.state, job.suspect, job.crash_count) == (JobState.QUEUED, False, 0)
+
+
+@pytest.mark.asyncio
+async def test_a_lost_lease_does_not_go_back_while_its_handler_goes_on() -> None:
+    handler = Endless(swallows=True)
+    async with Rig({"h": handler}) as rig:
+        await rig.put("h", policy=TEN_SECONDS)
+        await rig.running(1)
+        rig.worker.quiet()
+        _manual(rig).jump_wall(3_600)
+        await advance_in_steps(rig, 9)
+        await eventually(lambda: rig.worker.busy == 0)
+
+        assert (rig.worker.abandoned, rig.worker.held) == (1, 0)
+        assert rig.agent.calls["release"] == []
+        handler.let_go.set()
+
+
+def _manual(rig: Rig) -> ManualClock:
+    clock = rig.clock
+    assert isinstance(clock, ManualClock)
+    return clock
 
 
 @pytest.mark.asyncio

@@ -1,12 +1,13 @@
 """Outcomes on their way to the store: batches, refusals, doubt, and what is stale."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import structlog
 
-from jobmaster.contracts.values import Revoke, RevokeKind
+from jobmaster.contracts.values import Revoke, RevokeKind, Settlement
 from jobmaster.listeners import EventKind
 from jobmaster.model.errors import Indeterminate, Refused
 from jobmaster.model.outcome import RunOutcome
@@ -55,6 +56,52 @@ async def test_a_full_batch_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -
         await eventually(lambda: len(rig.settled) == 5)
 
         assert [len(batch) for batch in rig.agent.calls["settle"]] == [5]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("beside", [3_600, 0.01])
+async def test_behind_a_batch_under_way_the_next_one_gathers(monkeypatch: pytest.MonkeyPatch, beside: float) -> None:
+    monkeypatch.setattr("jobmaster.worker.settlement.BATCH", 3)
+    monkeypatch.setattr("jobmaster.worker.settlement.BESIDE_SECONDS", beside)
+    ended, stop = asyncio.Semaphore(0), asyncio.Event()
+
+    async def when_told(job: JobContext[Any]) -> None:
+        await ended.acquire()
+
+    async def endless(job: JobContext[Any]) -> None:
+        await stop.wait()
+
+    async def settle(items: Sequence[Settlement]) -> Any:
+        under_way.append(len(items))
+        await landing.wait()
+        return await taken(items)
+
+    async with Rig({"h": when_told, "endless": endless}, slots=10) as rig:
+        under_way: list[int] = []
+        landing = asyncio.Event()
+        taken = rig.agent.settle
+        monkeypatch.setattr(rig.agent, "settle", settle)
+        try:
+            await rig.put("endless")
+            await rig.put_many("h", 5)
+            await rig.running(6)
+            ended.release()
+            await eventually(lambda: under_way == [1])
+            ended.release()
+            ended.release()
+            await eventually(lambda: rig.worker.busy == 3)
+            if beside < 1:
+                await eventually(lambda: under_way == [1, 2], what="it does not wait for ever for one that hangs")
+            else:
+                assert under_way == [1], "one that is not full waits for the one under way"
+                ended.release()
+                await eventually(lambda: under_way == [1, 3], what="a full one does not")
+        finally:
+            landing.set()
+            stop.set()
+            for _ in range(5):
+                ended.release()
+        await eventually(lambda: len(rig.settled) == 6)
 
 
 @pytest.mark.asyncio
@@ -110,7 +157,7 @@ async def test_a_doubtful_batch_is_repeated_as_it_was_and_counted_once() -> None
 
 
 @pytest.mark.asyncio
-async def test_a_stale_outcome_is_logged_and_no_listener_hears_of_it() -> None:
+async def test_a_stale_outcome_is_logged_counted_and_told_as_a_late_result_only() -> None:
     release = asyncio.Event()
 
     async def waiting(job: JobContext[Any]) -> str:
@@ -128,6 +175,8 @@ async def test_a_stale_outcome_is_logged_and_no_listener_hears_of_it() -> None:
 
         assert [line["answer"] for line in logged if line["event"] == "worker.outcome_refused"] == ["stale"]
         assert rig.listeners.of(EventKind.SUCCEEDED) == []
+        (late,) = rig.listeners.of(EventKind.LATE_RESULT)
+        assert (late.job_id, late.reason, late.result) == (job_id, "succeeded", b'"too late"')
         assert rig.settled == []
         assert probes()["late_result"] == before + 1
 

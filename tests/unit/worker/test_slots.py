@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from jobmaster.model.job import Job
 from jobmaster.worker.lease import Lease
-from jobmaster.worker.slots import SHORT_RUN_PREFETCH, SlotPool, SuspectGate
+from jobmaster.worker.sharing import Sharing
+from jobmaster.worker.slots import PREFETCH_CLAIMS, SHORT_RUN_PREFETCH, SlotPool, SuspectGate
 
 
 class Still:
@@ -29,11 +30,18 @@ def a_lease(at: float = 0.0, **fields: Any) -> Lease:
 class Bench:
     """A pool whose runs are ended by hand."""
 
-    def __init__(self, slots: int, *, lanes: tuple[str, ...] = ("default",), ceiling: int | None = None) -> None:
+    def __init__(
+        self,
+        slots: int,
+        *,
+        lanes: tuple[str, ...] = ("default",),
+        ceiling: int | None = None,
+        sharing: Sharing | None = None,
+    ) -> None:
         self.gate = SuspectGate()
         self.running: list[Lease] = []
         self.pool = SlotPool(
-            lanes, slots, ceiling, lambda _, lease: self.running.append(lease), lambda _: None, self.gate
+            lanes, slots, ceiling, lambda _, lease: self.running.append(lease), lambda _: None, self.gate, sharing
         )
 
     def end(self, lease: Lease, seconds: float = 0.001) -> None:
@@ -147,6 +155,26 @@ def test_a_worker_that_was_idle_is_soon_up_to_speed() -> None:
     bench.pool.measure(3_600.05)
 
     assert bench.pool.prefetch > 50
+
+
+def test_short_jobs_are_prefetched_for_as_long_as_some_claims_take() -> None:
+    bench = Bench(10)
+    for _ in range(50):
+        bench.pool.claimed({"default": 10}, {"default": 10}, 0.05)
+
+    run_for(bench, 1.0, 2_000)
+
+    assert bench.pool.prefetch == pytest.approx(2_000 * PREFETCH_CLAIMS * 0.05, abs=10)
+
+
+def test_slow_claims_are_no_reason_to_prefetch_longer_jobs() -> None:
+    bench = Bench(10)
+    for _ in range(50):
+        bench.pool.claimed({"default": 10}, {"default": 10}, 3.0)
+
+    run_for(bench, 1.0, 500)
+
+    assert bench.pool.prefetch == pytest.approx(20, abs=5)
 
 
 def test_very_short_jobs_are_prefetched_up_to_the_ceiling() -> None:
