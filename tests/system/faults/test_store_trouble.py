@@ -46,7 +46,7 @@ async def test_a_file_held_by_another_process_recovers_by_itself(tmp_path: Path)
     file = tmp_path / "trouble.db"
     async with cluster(file).build().run() as runtime:
         before = await runtime.scheduler.once_now(Note)
-        await before.result(timeout=10)
+        await before.result(timeout=30)
 
         began = time.monotonic()
         holder = hold(file)
@@ -74,7 +74,7 @@ async def test_a_full_file_refuses_and_recovers_by_itself(tmp_path: Path) -> Non
     file = tmp_path / "trouble.db"
     async with cluster(file).build().run() as runtime:
         done = await runtime.scheduler.once_now(Note)
-        await done.result(timeout=10)
+        await done.result(timeout=30)
         later = await runtime.scheduler.once_after(Note, timedelta(seconds=2), {"text": "kept"})
 
         database = open_database(str(file))

@@ -1,11 +1,13 @@
 """A process that does a bit of everything and may be killed anywhere: run, killed and run again by the fault tests.
 
 `victim.py FILE ORACLE JOBS` enqueues jobs with fixed ids (so that a second run may repeat what a first one did not get
-an answer for), runs them, and exits 0 once all of them are in the history. Acknowledged enqueues and every handler's
-start are appended to ORACLE, outside of the database: the only trusted witness.
+an answer for), runs them on that file or on the agent in FAULTS_AGENT (JSON), and exits 0 once all of them are in the
+history. Acknowledged enqueues and every handler's start are appended to ORACLE, outside of the database: the only
+trusted witness.
 """
 
 import asyncio
+import json
 import os
 import sys
 import uuid
@@ -69,7 +71,7 @@ async def enqueue(scheduler: Scheduler, jobs: int) -> None:
         durability: Literal["agent", "master"] = "master" if number % 3 == 0 else "agent"
         await scheduler.once_after(Work, delay, {"number": number}, id=job_id(number), durability=durability)
         witness("acked", job_id(number))
-    await scheduler.recurring(Tick, timedelta(seconds=1), key=TICK_KEY)
+    await scheduler.recurring(Tick, timedelta(seconds=1), key=TICK_KEY, overlap="queue")
 
 
 async def ended(scheduler: Scheduler, jobs: int) -> bool:
@@ -82,6 +84,8 @@ async def ended(scheduler: Scheduler, jobs: int) -> bool:
 async def main() -> None:
     file, jobs = Path(sys.argv[1]), int(sys.argv[3])
     config = ClusterBuilder("faults").add_handlers(Work, Tick, Sleeper).use_master(f"sqlite:///{file}")
+    if agent := os.environ.get("FAULTS_AGENT"):
+        config.add_agent("transport-1").use_agent(**json.loads(agent))
     config.lease(ttl=2.0, beat=0.2, margin=0.3).transient_threshold(timedelta(seconds=1))
     config.add_worker("victim").slots(4)
     async with config.build().run() as runtime:
