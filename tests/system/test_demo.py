@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
 FILES = 60
@@ -61,16 +63,16 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def finished(output: str) -> None:
+def finished(output: str, *, films_in_order: bool = True) -> None:
     assert re.search(rf"files succeeded +│ {FILES - 1} ", output), output
     assert re.search(r"files failed +│ 1 ", output), output
     assert "retried: file000.txt succeeded at attempt 3" in output
     assert "dead letter: file003.txt ended failed(exhausted)" in output
     films = next(line for line in output.splitlines() if line.startswith("films in the order they finished"))
-    assert films.index("(HIGH)") < films.index("(MEDIUM)")
-    assert films.rindex("(HIGH)") < films.index("(MEDIUM)")
     assert films.count("(HIGH)") == 3
     assert films.count("(MEDIUM)") == 2
+    if films_in_order:
+        assert films.rindex("(HIGH)") < films.index("(MEDIUM)")
 
 
 def test_it_runs_to_its_end_and_begins_anew(tree: Path, tmp_path: Path) -> None:
@@ -121,7 +123,8 @@ def test_after_a_kill_it_goes_on_where_it_stopped(tree: Path, tmp_path: Path) ->
     again = demo(tree, folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "going on with the unfinished batch" in again.stdout
-    finished(again.stdout)
+    # Those that ran when it was killed are leased until somebody looks, and then run one at a time.
+    finished(again.stdout, films_in_order=False)
 
 
 def test_names_of_files_are_shown_as_they_are_and_do_nothing(tmp_path: Path) -> None:

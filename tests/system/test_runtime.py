@@ -92,7 +92,7 @@ async def test_a_job_beyond_the_threshold_is_held_and_one_delayed_a_little_runs_
         far = await runtime.scheduler.once_after(SendWelcome, timedelta(hours=1), Welcome("far"))
         assert (await runtime.scheduler.get(far.id)).state is JobState.HELD
         soon = await runtime.scheduler.once_after(SendWelcome, timedelta(milliseconds=50), Welcome("soon"))
-        assert await soon.result(timeout=5) == "welcome, soon"
+        assert await soon.result(timeout=30) == "welcome, soon"
 
 
 @pytest.mark.asyncio
@@ -104,9 +104,9 @@ async def test_a_recurring_schedule_ticks(cluster: Cluster) -> None:
             page = await runtime.scheduler.list(handler=SendWelcome, state=JobState.SUCCEEDED)
             return len(page.jobs) >= 2
 
-        await eventually(succeeded, within=10)
-        ticks = await runtime.master.ticks("tick", 10)
-        assert len({tick for tick, _ in ticks}) == len(ticks) >= 2
+        await eventually(succeeded, within=30)
+        ticks = await runtime.scheduler.occurrences("tick")
+        assert len({tick.at for tick in ticks}) == len(ticks) >= 2
 
 
 @pytest.mark.asyncio
@@ -114,12 +114,12 @@ async def test_retries_end_in_a_failure_with_its_story(cluster: Cluster) -> None
     async with cluster.run() as runtime:
         job = await runtime.scheduler.once_now(Fail)
         with pytest.raises(JobFailed, match="never works"):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
 
         async def attempts() -> list[int]:
             return [run.attempt for run in (await runtime.scheduler.get(job.id)).runs]
 
-        await eventually(lambda: _is(attempts(), [1, 2]), within=5, what="both runs in the history")
+        await eventually(lambda: _is(attempts(), [1, 2]), within=30, what="both runs in the history")
 
 
 async def _is(answer: Awaitable[object], expected: object) -> bool:
@@ -170,7 +170,7 @@ async def test_connecting_runs_nothing_and_another_runtime_does(cluster: Cluster
         job = await scheduler.once_now("send-welcome", {"user_id": "elsewhere"})
         assert (await scheduler.get(job.id)).state is JobState.QUEUED
         async with cluster.run():
-            assert await job.result(timeout=10) == "welcome, elsewhere"
+            assert await job.result(timeout=30) == "welcome, elsewhere"
 
 
 @pytest.mark.asyncio

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import structlog
 
@@ -58,6 +59,8 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease_and_is_named() -> 
         assert (line["handler"], line["job_id"]) == ("blocking", job_id)
         assert "test_worker_threads.py" in line["at"]
         assert line["blocked_seconds"] < 0.5
+        await eventually(lambda: (rig.worker.card().loop_lag_us or 0) >= 1_000_000, 5, "the heartbeat tells of it")
+        assert rig.worker.card().rss_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
 
 
 @pytest.mark.asyncio
@@ -117,6 +120,7 @@ async def test_the_keepers_thread_lives_as_long_as_its_worker() -> None:
     assert keepers() == []
 
 
+@pytest.mark.alone
 @pytest.mark.asyncio
 async def test_a_cancel_reaches_a_running_handler_within_a_second() -> None:
     cancelled = asyncio.Event()
