@@ -68,11 +68,6 @@ class SqliteStore(AgentStore):
         connection.commit()
         connection.close()
 
-    async def reincarnate(self) -> None:
-        with contextlib.closing(sqlite3.connect(self._file)) as connection, connection:
-            meta = f"{table_prefix(self.cluster, self.name)}meta"
-            connection.execute(f"UPDATE {meta} SET incarnation = 'another'")
-
     async def unsafe(self) -> AgentTransport:
         # No setting survives in the file that `open` would not put right; where it lies is what can be wrong.
         self._patch.setattr("jobmaster.sqlite.location._file_system", lambda path: "nfs4")

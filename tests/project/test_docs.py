@@ -3,7 +3,8 @@
 Blocks of one file share a folder and run in their order. `python` blocks are whole programs; `toml` blocks are written
 to `jobmaster.toml` there and must load; `console` blocks hold commands behind `$ `: those of `jobmaster` and `python`
 run, those of `make`, `pip` and `git` are checked against what they name. A block that can't be run here is of kind
-`text`.
+`text`. A page that speaks of `DATABASE_URL` gets an empty database on Postgres by that name, and one that speaks of
+`MYSQL_URL` one on MariaDB; `NATS_URL` and `NATS_MONITOR` are where a NATS server and its monitoring are.
 """
 
 import os
@@ -12,30 +13,39 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("agents/*.md")])
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 KINDS = {"python", "toml", "console", "text", "mermaid"}
 SECONDS = 90
+DATABASES = {
+    "DATABASE_URL": "postgres_url",
+    "MYSQL_URL": "mysql_url",
+    "NATS_URL": "nats_url",
+    "NATS_MONITOR": "nats_monitor",
+}
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
     return [(kind, body) for kind, body in BLOCK.findall(page.read_text())]
 
 
-def environment() -> dict[str, str]:
+def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
     paths = [str(ROOT), str(ROOT / "agents")]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBMASTER_")}
-    return {**clean, "PYTHONPATH": os.pathsep.join(paths), "PATH": path, "NO_COLOR": "1"}
+    return {**clean, **(given or {}), "PYTHONPATH": os.pathsep.join(paths), "PATH": path, "NO_COLOR": "1"}
 
 
-def run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=SECONDS)
+def run(command: list[str], folder: Path, given: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, cwd=folder, env=environment(given), capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
 
 
@@ -58,13 +68,15 @@ def test_there_are_pages_to_check() -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
+def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    text = page.read_text()
+    databases = {name: request.getfixturevalue(fixture) for name, fixture in DATABASES.items() if name in text}
     for number, (kind, body) in enumerate(blocks(page)):
         assert kind in KINDS, f"{page.name}: block {number} is of kind {kind!r}"
         if kind == "python":
             program = tmp_path / f"block_{number}.py"
             program.write_text(body)
-            run([sys.executable, "-W", "error", str(program)], tmp_path)
+            run([sys.executable, "-W", "error", str(program)], tmp_path, databases)
         elif kind == "toml":
             (tmp_path / "jobmaster.toml").write_text(body)
             loading = "from jobmaster import ClusterBuilder; ClusterBuilder.from_toml('jobmaster.toml').build()"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 60
+SECONDS = 100
 
 
 class Shell:
@@ -51,12 +51,14 @@ class Shell:
         )
 
     @contextmanager
-    def running(self, *arguments: str, ready: str = "is running") -> Iterator[subprocess.Popen[str]]:
+    def running(
+        self, *arguments: str, ready: str = "is running", **environment: str
+    ) -> Iterator[subprocess.Popen[str]]:
         """`jobmaster …` as a process that stays, once it has said that it is `ready`; killed if it is still there."""
         process = subprocess.Popen(
             [sys.executable, "-u", "-m", "jobmaster", *arguments],
             cwd=self.folder,
-            env=self.environment({}),
+            env=self.environment(environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

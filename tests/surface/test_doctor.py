@@ -15,6 +15,8 @@ from jobmaster.contracts.clock import SystemClock
 from jobmaster.contracts.namespace import table_prefix
 from jobmaster.contracts.values import Control, ControlKind
 from jobmaster.diagnosis import make_agent
+from jobmaster.master.migrations import HEAD as MASTER_HEAD
+from jobmaster_agents.sqlite.schema import HEAD as AGENT_HEAD
 from tests.surface.conftest import Cli
 from tests.surface.shell import Shell
 from tests.surface.shop import Order, build, enqueue, fill
@@ -142,7 +144,8 @@ def test_an_old_schema_is_named_and_left_for_migrate(cli: Cli, tmp_path: Path, t
 
     assert found.code == 1
     assert found.fault.startswith(f"{tier} sqlite:///shop.db: ")
-    assert "schema version is '0000', expected '0001'; run `jobmaster migrate`" in found.fault
+    head = MASTER_HEAD if tier == "master" else AGENT_HEAD
+    assert f"schema version is '0000', expected '{head}'; run `jobmaster migrate`" in found.fault
     assert files(tmp_path) == before
 
 
@@ -320,6 +323,6 @@ def test_migrate_may_be_repeated(cli: Cli) -> None:
     assert (first.code, second.code) == (0, 0)
     assert first.out == second.out
     assert first.out.splitlines() == [
-        "master sqlite:///shop.db: schema at revision 0001",
-        "agent standalone: schema at revision 0001",
+        f"master sqlite:///shop.db: schema at revision {MASTER_HEAD}",
+        f"agent standalone: schema at revision {AGENT_HEAD}",
     ]

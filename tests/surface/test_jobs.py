@@ -151,7 +151,7 @@ def test_stats_count_lanes_and_states(cli: Cli, jobs: list[str]) -> None:
         "failed": 1,
         "cancelled": 0,
     }
-    assert set(document) == {"totals", "lanes", "capped", "unreachable"}
+    assert set(document) == {"totals", "lanes", "capped", "unreachable", "quarantined"}
 
 
 def test_a_job_in_json_has_these_keys(cli: Cli, jobs: list[str]) -> None:
