@@ -7,10 +7,13 @@ import pytest
 
 from jobmaster.contracts.agent import AgentTransport
 from jobmaster.contracts.values import SettleAnswer
+from jobmaster.model.job import Job
 from jobmaster.testing.agents.cases import LANE, LONG_US, card, make_job, put, settlement
+from jobmaster_agents.nats import claiming, resting
 from tests.contract.nats_store import NatsStore
 from tests.servers.resolver import Endpoint
 from tests.sizes import SIZES
+from tests.support import eventually
 
 STALL_SECONDS = 2.0
 PATIENCE = 60.0
@@ -22,7 +25,7 @@ async def drain(agent: AgentTransport, handler: str, jobs: int) -> float:
     await agent.register(card(handler, handlers=(handler,)))
     longest, last, done = 0.0, time.monotonic(), 0
     while done < jobs:
-        claimed = await agent.claim(handler, {LANE: BATCH}, frozenset({handler}), BATCH, LONG_US)
+        claimed = await claim(agent, handler)
         if not claimed:
             await agent.wait(frozenset({LANE}), 0.1)
             continue
@@ -33,6 +36,38 @@ async def drain(agent: AgentTransport, handler: str, jobs: int) -> float:
         now = time.monotonic()
         longest, last, done = max(longest, now - last), now, done + len(claimed)
     return longest
+
+
+@pytest.mark.asyncio
+async def test_the_last_jobs_of_a_lane_go_back_at_once_and_are_left_to_who_can_run_them(
+    nats_server: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "KNOWN_US", 60_000_000)
+    monkeypatch.setattr(resting, "FIRST_SECONDS", 60.0)
+    monkeypatch.setattr(resting, "LONGEST_SECONDS", 60.0)
+    store = NatsStore(nats_server)
+    try:
+        mailer, printer = [await store.open() for _ in range(2)]
+        await mailer.register(card("mailer", handlers=("mailer",)))
+        now_us = await mailer.store_now_us()
+        job = make_job(now_us, handler="mailer")
+        await put(mailer, job)
+
+        assert await claim(printer, "printer") == []
+        await put(printer, make_job(now_us, handler="printer"))
+        assert await claim(printer, "printer") == []
+
+        async def mailed() -> bool:
+            return [one.id for one in await claim(mailer, "mailer")] == [job.id]
+
+        await eventually(mailed)
+    finally:
+        await store.close()
+        await store.dispose()
+
+
+async def claim(agent: AgentTransport, handler: str) -> list[Job]:
+    return list(await agent.claim(handler, {LANE: BATCH}, frozenset({handler}), BATCH, LONG_US))
 
 
 @pytest.mark.alone

@@ -6,10 +6,10 @@ every step of a job is a record there, written by compare-and-set on the last on
 
 Where to read: `subjects`, `records`, `streams` what is stored · `frames`, `connection`, `api` how it is reached ·
 `reader`, `publisher` the two ways to it · `store` what the verbs share · `putting`, `fetching`, `judging`, `claiming`,
-`leases`, `settling`, `ending`, `parcels` a job's way through · `expiring` what waits too long, `damaged` what can't be
-read · `revoking`, `amending`, `reconciling` changes to jobs that wait, by how they stand (`standing`) · `outbox` and
-what need not be read back for it (`recall`), `reading`, `census`, `flooring` · `workers`, `wakes`, `control` ·
-`opening`, `probing`, `safety`, `monitoring`, `options`.
+`resting`, `leases`, `settling`, `ending`, `parcels` a job's way through · `expiring` what waits too long, `damaged`
+what can't be read · `revoking`, `amending`, `reconciling` changes to jobs that wait, by how they stand (`standing`) ·
+`outbox` and what need not be read back for it (`recall`), `reading`, `census`, `flooring` · `workers`, `wakes`,
+`control` · `opening`, `probing`, `safety`, `monitoring`, `options`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -235,7 +235,8 @@ class NatsAgent:
         return await self.verbs.workers.signals(worker)
 
     async def wait(self, lanes: frozenset[str], seconds: float) -> None:
-        await self.verbs.wakes.wait(lanes, seconds)
+        rest = self.verbs.claiming.resting.left(lanes, self._clock.mono())
+        await self.verbs.wakes.wait(lanes, seconds if rest is None else min(seconds, rest))
 
     async def watch(self, ids: frozenset[str], seconds: float) -> None:
         await self.verbs.wakes.watch(ids, seconds)

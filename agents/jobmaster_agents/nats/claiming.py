@@ -4,6 +4,7 @@ Every claim is recorded before the job is handed out, by compare-and-set on what
 parcel, as happens after a server's crash, one gets the job, and only its outcome can be accepted.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import structs
@@ -22,6 +23,7 @@ from jobmaster_agents.nats.parcels import Moves, give_back, later
 from jobmaster_agents.nats.publisher import Write
 from jobmaster_agents.nats.reader import NONE, Last
 from jobmaster_agents.nats.records import Hold, Parcel, Record, StoreSettings, encode, new_nonce
+from jobmaster_agents.nats.resting import Resting
 from jobmaster_agents.nats.store import Held, Store
 from jobmaster_agents.nats.workers import Workers
 
@@ -29,8 +31,8 @@ ALIVE_US = 15_000_000
 FEW = 10
 SECOND_US = 1_000_000
 KNOWN_US = 500_000
-"""How long a job is kept from a lane's workers when one of them knew no such handler and another does: it may take two
-turns or three until the right one gets it, and the server fires up to 300 ms late."""
+"""How long a job is kept from a lane's workers when one of them knew no such handler and another does, while more may
+wait behind it; the server fires up to 300 ms late. Where nothing more waits it goes back at once."""
 UNKNOWN_FIRST_US = 1_000_000
 UNKNOWN_LONGEST_US = 60_000_000
 """How long a job is kept from a lane whose worker doesn't know its handler: doubled with every turn."""
@@ -65,6 +67,7 @@ class Claiming:
         self._store = store
         self._workers = workers
         self._fetching = Fetching(store)
+        self.resting = Resting()
         self._idle = False
         """Whether the last claim found next to nothing."""
         self._seen: StoreSettings | None = None
@@ -79,7 +82,7 @@ class Claiming:
         if settings.mode is not StoreMode.OPEN or not handlers:
             return []
         rooms = {lane: min(quota, limit) for lane, quota in quotas.items() if lane not in settings.paused_lanes}
-        rooms = {lane: room for lane, room in rooms.items() if room > 0}
+        rooms = self._awake({lane: room for lane, room in rooms.items() if room > 0}, handlers)
         if not rooms:
             return []
         await self._store.consumers.ensure(set(rooms))
@@ -91,12 +94,18 @@ class Claiming:
                 room = min(most, limit - len(claimed))
                 claimed += await self._claim_lane(lane, worker, handlers, room, ttl_us)
         if not claimed:
+            rooms = self._awake(rooms, handlers)
             claimed = await self._claim_at_once(rooms, worker, handlers, limit, ttl_us, MOMENT_NS)
         if not claimed:
             # Who finds nothing must still learn that the store is another one.
             self._seen = await self._store.insist()
         self._idle = len(claimed) < FEW
         return claimed
+
+    def _awake(self, rooms: Mapping[str, int], handlers: frozenset[str]) -> dict[str, int]:
+        """The lanes that are not left to others for a moment."""
+        now = self._store.clock.mono()
+        return {lane: room for lane, room in rooms.items() if not self.resting.rests(lane, handlers, now)}
 
     async def _claim_at_once(
         self,
@@ -109,7 +118,9 @@ class Claiming:
     ) -> list[Job]:
         found = await fetch_at_once(self._store, rooms, wait_ns)
         await self._store.link.tell(give_back([one.ack for one in found[limit:]]))
-        return await self._take(await self._allowed(found[:limit]), worker, handlers, ttl_us)
+        filled = Counter(one.parcel.job.lane for one in found)
+        emptied = {lane for lane, room in rooms.items() if filled[lane] < room}
+        return await self._take(await self._allowed(found[:limit]), worker, handlers, ttl_us, emptied)
 
     async def _claim_lane(self, lane: str, worker: str, handlers: frozenset[str], room: int, ttl_us: int) -> list[Job]:
         claimed: list[Job] = []
@@ -118,8 +129,9 @@ class Claiming:
             deliveries = await self._fetching.fetch(lane, asked)
             if not deliveries:
                 break
-            claimed += await self._take(await self._allowed(deliveries), worker, handlers, ttl_us)
-            if len(deliveries) < asked:
+            emptied = {lane} if len(deliveries) < asked else set[str]()
+            claimed += await self._take(await self._allowed(deliveries), worker, handlers, ttl_us, emptied)
+            if emptied:
                 break
         return claimed
 
@@ -146,10 +158,13 @@ class Claiming:
         worker: str,
         handlers: frozenset[str],
         ttl_us: int,
+        emptied: Collection[str],
         *,
         presuming: bool = True,
     ) -> list[Job]:
-        """`presuming`: a job that comes for the first time, in its first epoch, is presumed to have no record: the
+        """`emptied`: the lanes in which nothing more waits.
+
+        `presuming`: a job that comes for the first time, in its first epoch, is presumed to have no record: the
         compare-and-set of its claim says whether that is so, and nothing need be read before it."""
         if not deliveries:
             return []
@@ -163,6 +178,7 @@ class Claiming:
         presumed = {one.id: one for one in deliveries if presuming and self._seems_new(one)}
         lasts = await store.reader.lasts([one.id for one in deliveries if one.id not in presumed])
         moves, free, leased = Moves(store), [], []
+        foreign: Collection[str] = ()
         for delivery in deliveries:
             last = lasts.get(delivery.id, NONE)
             match judge(delivery, last.record):
@@ -179,11 +195,21 @@ class Claiming:
         aside = [one for one in free if one.job.handler not in handlers or decisions.is_expired(one.job, now_us)]
         if aside:
             free = [one for one in free if one not in aside]
-            await self._set_aside(aside, now_us, moves)
+            foreign = await self._set_aside(aside, now_us, moves, emptied)
+        self._rest(foreign, {one.job.lane for one in free}, handlers)
         jobs, lost = await self._record(free, worker, ttl_us, now_us)
         await moves.run()
         wrong = [presumed[job_id] for job_id in lost if job_id in presumed]
-        return jobs + await self._take(wrong, worker, handlers, ttl_us, presuming=False)
+        return jobs + await self._take(wrong, worker, handlers, ttl_us, emptied, presuming=False)
+
+    def _rest(self, foreign: Collection[str], own: Collection[str], handlers: frozenset[str]) -> None:
+        """Leave the lanes to others in which there were only jobs that others know."""
+        now = self._store.clock.mono()
+        for lane in foreign:
+            if lane not in own:
+                self.resting.begin(lane, handlers, now)
+        for lane in own:
+            self.resting.end(lane, handlers)
 
     def _seems_new(self, one: Delivery) -> bool:
         parcel = one.parcel
@@ -260,19 +286,23 @@ class Claiming:
         await store.link.tell(later(waiting))
         return free
 
-    async def _set_aside(self, aside: Sequence[Candidate], now_us: int, moves: Moves) -> None:
+    async def _set_aside(
+        self, aside: Sequence[Candidate], now_us: int, moves: Moves, emptied: Collection[str]
+    ) -> set[str]:
         """End what is past its time; send what nobody here can run round again. A little later each time, unless a
-        live worker knows the handler, who should not have to wait for it."""
+        live worker knows the handler, who should not have to wait for it. The lanes whose last jobs went back to
+        such a worker at once."""
         cards = await self._workers.workers()
         known = {name for card in cards if card.beat_us > now_us - ALIVE_US for name in card.handlers}
-        endings = [_put_aside(one, now_us, known) for one in aside]
+        endings = [_put_aside(one, now_us, known, emptied) for one in aside]
         writes = [Write(one.job.id, ending.record, one.last.seq) for one, ending in zip(aside, endings, strict=True)]
         for ending, seq in zip(endings, await self._store.publisher.commit(writes), strict=True):
             if seq:
                 ending.follow(moves)
+        return {one.job.lane for one in aside if one.job.lane in emptied and one.job.handler in known}
 
 
-def _put_aside(one: Candidate, now_us: int, known: Collection[str]) -> Ended:
+def _put_aside(one: Candidate, now_us: int, known: Collection[str], emptied: Collection[str]) -> Ended:
     carried = one.carried()
     token, digest = one.ended
     if decisions.is_expired(one.job, now_us):
@@ -281,6 +311,8 @@ def _put_aside(one: Candidate, now_us: int, known: Collection[str]) -> Ended:
         ended = decisions.unroutable(one.job, now_us)
     if ended is not None:
         return end(carried, ended, None, now_us, token=token, digest=digest)
+    if one.job.handler in known and one.job.lane in emptied:
+        return end(carried, one.job, None, now_us, token=token, digest=digest, again=True)
     if one.job.handler in known:
         turns, wait_us = 0, KNOWN_US
     else:
