@@ -139,7 +139,7 @@ async def latency(url: str, n: int) -> dict[str, float]:
         began = time.perf_counter()
         await execute(producer, "INSERT INTO job VALUES (%s, 0, %s, %s)", (new_id(), number, DATA))
         values.append((await asyncio.wait_for(taken.get(), 10) - began) * 1e3)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
     poller.cancel()
     await asyncio.wait([poller])
     for each in (producer, consumer):

@@ -169,9 +169,11 @@ async def test_a_claim_that_waited_for_a_connection_hides_no_job_that_comes_back
     await agent.open()
     try:
         jobs = await put_new(agent, 3)
-        pool = agent.verbs.store.database._pool
-        assert pool is not None
-        async with pool.acquire(), pool.acquire():
+        database = agent.verbs.store.database
+        async with (
+            database._session(writes=False, since=0.0),
+            database._session(writes=False, since=0.0),
+        ):
             first = asyncio.ensure_future(claim_one(agent))
             began = time.monotonic()
             await eventually(lambda: time.monotonic() > began + 2 * QUICK_SECONDS)

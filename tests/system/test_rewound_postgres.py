@@ -51,7 +51,7 @@ class Operator:
         self.truncate(("job",))
 
     def drop(self) -> None:
-        self._run(f"DROP FUNCTION {PREFIX}put")
+        self._run(f"DROP FUNCTION {PREFIX}put, {PREFIX}put_one")
         self._run(f"DROP TABLE {', '.join(PREFIX + table for table in (*TABLES, 'version'))} CASCADE")
         self._run(f"DROP SEQUENCE IF EXISTS {PREFIX}place, {PREFIX}outbox_seq")
 

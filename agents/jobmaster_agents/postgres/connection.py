@@ -120,6 +120,11 @@ class Database:
         self._agent = agent
         self._size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._spare: list[Any] = []
+        """Connections taken from the pool that nobody uses just now: to give one back to it and take it again costs a
+        task and a turn of the loop, as long as a short statement."""
+        self._waiting = 0
+        """How many ask the pool for one."""
         self._opening = asyncio.Lock()
         self._random = random.Random()  # noqa: S311 - spreads retries
 
@@ -192,10 +197,14 @@ class Database:
     async def close(self) -> None:
         """Give the connections back. Never raises."""
         pool, self._pool = self._pool, None
+        spare, self._spare = self._spare, []
         if pool is None:
             return
         try:
-            await asyncio.wait_for(pool.close(), 1.0)
+            async with asyncio.timeout(1.0):
+                for connection in spare:
+                    await pool.release(connection)
+                await pool.close()
         except Exception:
             pool.terminate()
 
@@ -314,8 +323,10 @@ class Database:
             raise self._unreachable(error) from error
         except (asyncpg.PostgresError, *_CONNECTION_LOST) as error:
             raise self._unreachable(error) from error
+        clean = False
         try:
             yield connection
+            clean = True
         except StoreError:
             raise
         except _CONNECTION_LOST as error:
@@ -331,20 +342,28 @@ class Database:
         except asyncpg.PostgresError as error:
             raise self._refused(error) from error
         finally:
-            # What goes wrong there ends the connection, and says nothing of what was done on it.
-            with suppress(asyncpg.PostgresError, *_CONNECTION_LOST):
-                await pool.release(connection)
+            if clean and not self._waiting and pool is self._pool:
+                self._spare.append(connection)
+            else:
+                # What goes wrong there ends the connection, and says nothing of what was done on it.
+                with suppress(asyncpg.PostgresError, *_CONNECTION_LOST):
+                    await pool.release(connection)
 
     async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]", since: float) -> Any:
         while True:
-            # A time limit costs a task. One that is free needs none, and to connect has a limit of its own.
-            limit = None if pool.get_idle_size() else CONNECT_SECONDS
-            connection: Any = await pool.acquire(timeout=limit)
+            connection: Any = self._spare.pop() if self._spare else await self._ask(pool)
             with suppress(asyncpg.InterfaceError):  # it ended just now, and left the pool
                 if not connection.is_closed() and connection.born >= since:
                     return connection
             _end(connection)
             await pool.release(connection)
+
+    async def _ask(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Any:
+        self._waiting += 1
+        try:
+            return await pool.acquire(timeout=CONNECT_SECONDS)
+        finally:
+            self._waiting -= 1
 
     def _lost(self, error: BaseException) -> AgentUnreachable:
         # Who has waited for an answer in vain is not to wait for another.

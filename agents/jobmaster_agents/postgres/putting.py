@@ -52,6 +52,7 @@ SELDOM: dict[str, tuple[str, Any]] = {
 _NUMBERS = frozenset({"smallint", "integer", "bigint"})
 _AS_TEXT = frozenset({*_NUMBERS, "uuid"})
 _ALWAYS = [(kind, attrgetter(name)) for name, kind in ALWAYS.items()]
+_ALL = attrgetter(*ALWAYS)
 _SELDOM = attrgetter(*SELDOM)
 _NONE_OF_THEM = tuple(default for _, default in SELDOM.values())
 
@@ -64,6 +65,8 @@ class Putting:
         types = ["integer", *ALWAYS.values(), *(kind for kind, _ in SELDOM.values())]
         arrays = ", ".join(_array(number, kind, number - 3 <= len(ALWAYS)) for number, kind in enumerate(types, 3))
         self._text = f"SELECT {store.tables.put}($1::text, $2::bigint, {arrays})"
+        scalars = ", ".join(f"${number}::{kind}" for number, kind in enumerate(ALWAYS.values(), 3))
+        self._one = f"SELECT {store.tables.put_one}($1::text, $2::bigint, {scalars})"
 
     def statement(self, jobs: Sequence[Job], deadline_us: int) -> tuple[str, list[Any], list[int]]:
         """What stores these jobs in whatever transaction it is run, READ COMMITTED: the text, with `$1` and so on as
@@ -91,11 +94,27 @@ class Putting:
         """In a transaction of its own."""
         if not jobs:
             return []
+        if len(jobs) == 1 and await self._put_one(jobs[0], deadline_us):
+            return [PutAnswer.STORED]
         text, values, order = self.statement(jobs, deadline_us)
         [[said]] = await self._store.database.fetch(
             text, *values, before_commit="enqueue.before_commit", after_commit="enqueue.after_commit"
         )
         return answers(said, order)
+
+    async def _put_one(self, job: Job, deadline_us: int) -> bool:
+        """Whether it was stored just now, at half the price; else nothing was done."""
+        if _SELDOM(job) != _NONE_OF_THEM:
+            return False
+        [[stored]] = await self._store.database.fetch(
+            self._one,
+            self._store.incarnation,
+            deadline_us,
+            *_ALL(job),
+            before_commit="enqueue.before_commit",
+            after_commit="enqueue.after_commit",
+        )
+        return bool(stored)
 
 
 def _sent(kind: str, column: list[Any]) -> Any:

@@ -42,6 +42,8 @@ class Tables:
         """A sequence. Each number is the first of `PLACES` places in line."""
         self.put = f"{prefix}put"
         """The function behind the verb `put`."""
+        self.put_one = f"{prefix}put_one"
+        """The same for one job."""
         self.version = f"{prefix}version"
 
 

@@ -358,6 +358,46 @@ _STATEMENTS = (
     END
     $put$
     """,
+    # The same for one job that nobody has claimed yet, as most calls bring: true where it was stored. Where anything
+    # speaks against that nothing is done, and `put` is to be asked.
+    """
+    CREATE FUNCTION {p}put_one(
+        p_incarnation text, p_deadline_us bigint, p_id uuid, p_handler text, p_lane text, p_priority smallint,
+        p_epoch bigint, p_claim_seq bigint, p_version bigint, p_created bigint, p_original bigint, p_due bigint,
+        p_policy bytea, p_data bytea
+    ) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $put$
+    DECLARE
+        v_now bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+        v_st smallint := CASE WHEN p_due <= v_now THEN 0 ELSE 1 END;
+    BEGIN
+        IF v_now > p_deadline_us
+            OR current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted')
+            OR NOT EXISTS (SELECT 1 FROM {p}meta WHERE incarnation = p_incarnation AND mode IN ('open', 'paused'))
+        THEN
+            RETURN false;
+        END IF;
+        INSERT INTO {p}job (
+            seq, id, st, handler, lane, priority, epoch, claim_seq, version, created_us, original_due_us, due_us,
+            policy, data
+        ) VALUES (
+            nextval('{p}place'), p_id, v_st, p_handler, p_lane, p_priority, p_epoch, p_claim_seq, p_version, p_created,
+            p_original, p_due, p_policy, p_data
+        ) ON CONFLICT (id) DO NOTHING;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+        IF EXISTS (SELECT 1 FROM (VALUES (p_id)) AS n (id) CROSS JOIN LATERAL (
+            SELECT 1 FROM {p}tombstone AS t WHERE t.id = n.id LIMIT 1
+        ) AS stone) THEN
+            -- Nobody has seen it: this transaction is still open.
+            DELETE FROM {p}job WHERE id = p_id;
+            RETURN false;
+        END IF;
+        INSERT INTO {p}count (lane, ready, delayed) VALUES (p_lane, 1 - v_st, v_st);
+        RETURN true;
+    END
+    $put$
+    """,
 )
 
 
