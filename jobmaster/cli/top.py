@@ -104,7 +104,8 @@ def _print(name: str, glance: Glance, before: Glance) -> None:
 def _view(name: str, glance: Glance, before: Glance) -> Group:
     alive = [info for info in glance.workers if info.alive]
     busy, slots = sum(info.busy for info in alive), sum(info.slots for info in alive)
-    head = Text(f"{name}  {glance.at:%H:%M:%S} UTC  {len(alive)} workers, {busy}/{slots} slots in use", style="bold")
+    workers = "worker" if len(alive) == 1 else "workers"
+    head = Text(f"{name}  {glance.at:%H:%M:%S} UTC  {len(alive)} {workers}, {busy}/{slots} slots in use", style="bold")
     parts: list[Text] = [head, _totals(glance, before)]
     if glance.counts is None:
         parts.append(Text("the master is away: what is held and what has ended is not known", style="yellow"))

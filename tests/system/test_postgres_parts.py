@@ -223,7 +223,8 @@ async def test_a_history_of_before_becomes_the_first_part(postgres_url: str, mon
         await old.engine.open()
         await old.engine.change_schema(lambda connection: schema.upgrade(connection, PREFIX, "it"))
     now_us = await old.store_now_us()
-    jobs = [made(now_us - days * DAY) for days in range(20)]
+    # Half a day from what is kept: time goes on meanwhile.
+    jobs = [made(now_us - days * DAY - DAY // 2) for days in range(20)]
     jobs += [
         made(now_us + 2 * DAY),
         *(sample(JobState.CANCELLED, id=str(uuid4()), finished_us=now_us) for _ in range(50)),
