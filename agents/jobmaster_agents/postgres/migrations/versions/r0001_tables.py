@@ -386,9 +386,7 @@ _STATEMENTS = (
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        IF EXISTS (SELECT 1 FROM (VALUES (p_id)) AS n (id) CROSS JOIN LATERAL (
-            SELECT 1 FROM {p}tombstone AS t WHERE t.id = n.id LIMIT 1
-        ) AS stone) THEN
+        IF EXISTS (SELECT 1 FROM {p}tombstone WHERE id = p_id) THEN
             -- Nobody has seen it: this transaction is still open.
             DELETE FROM {p}job WHERE id = p_id;
             RETURN false;
