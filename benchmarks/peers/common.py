@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from abc import ABC, abstractmethod
 
 PATIENCE = 10.0
 
@@ -42,7 +43,7 @@ class Meter:
                     raise TimeoutError(f"stuck at {before} of {target} for {patience} s") from None
 
 
-class Peer:
+class Peer(ABC):
     """A peer's program: install, enqueue, run a worker whose handler calls `self.meter.ran()`."""
 
     def __init__(self, url, settings):
@@ -50,28 +51,29 @@ class Peer:
         self.settings = settings
         self.meter = Meter()
 
+    @abstractmethod
     async def open(self):
         """Connect and install what the peer needs in an empty database."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def enqueue(self, n):
         """Enqueue n jobs by the peer's fastest way."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def one(self):
         """Enqueue one job."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def start(self):
         """Start the worker, all in this process; returns while it runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def finished(self):
         """How many jobs are durably completed."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def close(self):
-        raise NotImplementedError
+        """Stop the worker and disconnect."""
 
 
 async def drain(peer, n):
