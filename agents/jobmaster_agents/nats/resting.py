@@ -14,28 +14,26 @@ class Resting:
     """The rests of one process, each of a lane and the handlers it was asked for. Times are those of one clock."""
 
     def __init__(self) -> None:
-        self._until: dict[tuple[str, frozenset[str]], float] = {}
-        self._times: dict[tuple[str, frozenset[str]], int] = {}
+        self._rests: dict[tuple[str, frozenset[str]], tuple[int, float]] = {}
+        """How many began since there was something to run, and when the last one ends."""
 
     def begin(self, lane: str, handlers: frozenset[str], now: float) -> None:
         """The next rest, each twice as long as the one before, between 0.5 and 1.5 of that, so that no two that
         wait for each other's jobs keep step."""
-        key = lane, handlers
-        times = self._times.get(key, 0)
-        self._times[key] = times + 1
+        times, _ = self._rests.get((lane, handlers), (0, now))
         length = min(FIRST_SECONDS * 2 ** min(times, 10), LONGEST_SECONDS)
         # What is random here decides nothing but who comes first.
-        self._until[key] = now + length * random.uniform(0.5, 1.5)  # noqa: S311
+        self._rests[lane, handlers] = times + 1, now + length * random.uniform(0.5, 1.5)  # noqa: S311
 
     def end(self, lane: str, handlers: frozenset[str]) -> None:
         """The lane had something to run: the next rest is a first one."""
-        self._until.pop((lane, handlers), None)
-        self._times.pop((lane, handlers), None)
+        self._rests.pop((lane, handlers), None)
 
     def rests(self, lane: str, handlers: frozenset[str], now: float) -> bool:
-        return self._until.get((lane, handlers), now) > now
+        _, until = self._rests.get((lane, handlers), (0, now))
+        return until > now
 
     def left(self, lanes: frozenset[str], now: float) -> float | None:
         """Seconds to the first end of a rest in these lanes; None: there is none."""
-        ends = [until for (lane, _), until in self._until.items() if lane in lanes and until > now]
+        ends = [until for (lane, _), (_, until) in self._rests.items() if lane in lanes and until > now]
         return min(ends) - now if ends else None
