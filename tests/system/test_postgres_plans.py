@@ -42,7 +42,8 @@ class Full:
     async def look_twice(self) -> None:
         """Two claims from the beginning, as one comes each second; the next one may begin behind what they saw."""
         for _ in range(2):
-            self.agent.verbs.claiming.floors._until.clear()
+            for line in self.agent.verbs.claiming.floors._lines.values():
+                line.looks.forget()
             assert len(await self.agent.claim("w1", QUOTAS, HANDLERS, 100, LONG_US)) == 100
 
     async def fill(self) -> None:

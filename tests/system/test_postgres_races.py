@@ -22,7 +22,7 @@ from jobmaster.contracts.values import (
 from jobmaster.model.states import JobState
 from jobmaster.testing.agents.cases import claim_one, here, new_job, put, put_new, records, settle, settlement
 from jobmaster_agents.postgres import PostgresAgent, revoking
-from jobmaster_agents.postgres.claiming import QUICK_SECONDS
+from jobmaster_agents.postgres.sparing import QUICK_SECONDS
 from tests.support import eventually
 
 pytestmark = pytest.mark.asyncio

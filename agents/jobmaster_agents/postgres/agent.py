@@ -68,6 +68,7 @@ from jobmaster_agents.postgres.listening import Listening
 from jobmaster_agents.postgres.putting import Putting
 from jobmaster_agents.postgres.schema import HEAD, check_schema, ensure_schema
 from jobmaster_agents.postgres.settling import Settling
+from jobmaster_agents.postgres.sparing import Sparing
 from jobmaster_agents.postgres.store import Store
 from jobmaster_agents.postgres.tables import Tables
 
@@ -252,7 +253,12 @@ class PostgresAgent:
     async def park(self, known: frozenset[str], limit: int) -> ParkReport:
         if (await self._ask(Store.meta)).mode is StoreMode.QUARANTINED:
             return ParkReport()
-        candidates = await self._ask(parking.unknown_ready, known, limit)
+        candidates: list[str] = []
+        if (heads := self.verbs.heads).due():
+            with heads.look():
+                candidates = await self._ask(parking.unknown_ready, known, limit)
+            if len(candidates) == limit:
+                heads.forget()
         report, lanes = await self._do(parking.park, known, limit, candidates)
         self.verbs.publish(lanes)
         hopeless = await self._ask(parking.given_up, known, limit)
@@ -308,7 +314,7 @@ class PostgresAgent:
         return await self._ask(reading.peek, where, cursor, limit)
 
     async def stats(self) -> list[LaneStats]:
-        return await self._ask(reading.stats)
+        return await self.verbs.store.database.read(self.verbs.stats.ask)
 
     async def changes(self, limit: int, older_than_us: int = 0) -> list[OutboxRecord]:
         return await self._ask(outbox.changes, limit, older_than_us)
@@ -421,6 +427,9 @@ class Verbs:
         self.claiming = claiming or Claiming(store, listening.look_again)
         self.settling = Settling(store)
         self.leasing = Leasing(store)
+        self.stats = reading.Stats(store)
+        self.heads = Sparing()
+        """Looks at the heads of all lines for handlers nobody knows."""
 
     def arrived(self, lanes: set[str]) -> None:
         """These lanes may have new jobs."""

@@ -10,7 +10,7 @@ table, whatever the planner believes to know about it:
 - Each search may begin behind what was claimed before: see `Floors`.
 """
 
-import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -19,18 +19,12 @@ from jobmaster.contracts.values import StoreMode
 from jobmaster.model.job import Job
 from jobmaster.model.priority import Priority
 from jobmaster.model.states import JobState
+from jobmaster_agents.postgres.sparing import Sparing
 from jobmaster_agents.postgres.store import Store
 from jobmaster_agents.postgres.tables import CLOCK, LEASED, READY
 
 FLOOR_SECONDS = 1.0
-"""How long a line is not looked at from its very beginning,"""
-FLOOR_TIMES = 20
-"""but at least so many times as long as such a look takes, which is long where a vacuum can't remove what is dead,"""
-FLOOR_MOST_SECONDS = 60.0
-"""and at most so long."""
-QUICK_SECONDS = 0.25
-"""A look that takes no longer is taken whenever something speaks for it. What counts is the quicker of the last two:
-one that a busy machine held up would hide for a minute what comes back."""
+"""How long a line is not looked at from its very beginning if nothing speaks for it."""
 
 _RANKS = range(len(Priority))
 
@@ -54,6 +48,16 @@ _TOOK = "extract(epoch FROM clock_timestamp() - statement_timestamp())::float8"
 loop that a handler blocked."""
 
 
+class _Line:
+    """Where one lane began, by priority, when it was last claimed from."""
+
+    def __init__(self) -> None:
+        self.floors: list[int] | None = None
+        self.horizon = 0
+        self.least_seconds = 0.0
+        self.looks = Sparing()
+
+
 class Floors:
     """Where each line began when it was last claimed from.
 
@@ -61,48 +65,47 @@ class Floors:
     transaction is older than they are, and every claim passes them all. So a claim begins at the first place the one
     before it got. That may leave out a job which came back with its old place, or was committed late; so it is only
     done for a while after a look from the very beginning, not where this process put a job back itself, and what does
-    not fill the worker's wish is asked for again without it, unless that takes long: at once if it gave nothing, else
-    by another claim, as what was found is not to wait.
+    not fill the worker's wish is asked for again without it, unless such looks took too long of late: at once if it
+    gave nothing, else by another claim, as what was found is not to wait.
     """
 
     def __init__(self) -> None:
-        self._floors: dict[str, list[int]] = {}
-        self._horizons: dict[str, int] = {}
-        self._until: dict[str, float] = {}
-        self._seconds: dict[str, float] = {}
-        self._last: dict[str, float] = {}
+        self._lines: defaultdict[str, _Line] = defaultdict(_Line)
 
     def of(self, lane: str) -> list[int] | None:
         """The floors of a lane by priority; None: begin at the beginning."""
-        return self._floors.get(lane) if time.monotonic() < self._until.get(lane, 0.0) else None
+        line = self._lines[lane]
+        return None if line.looks.due(line.least_seconds) else line.floors
 
-    def quick(self, lane: str) -> bool:
-        """Whether the last look from the beginning took so little that another one may be taken at any time."""
-        return self._seconds.get(lane, 0.0) <= QUICK_SECONDS
+    def may_look(self, lane: str) -> bool:
+        """Whether it may be looked at from the beginning if something speaks for it."""
+        return self._lines[lane].looks.due()
 
-    def look(self, lanes: Collection[str], seconds: float = 0.0) -> None:
-        """These lanes are, or were, looked at from the beginning, which took that long. Said before it is known, too:
-        a look that fails, for it takes too long, must not be all that is ever tried."""
-        now = time.monotonic()
+    def look(self, lanes: Collection[str]) -> None:
+        """These lanes are looked at from the beginning."""
         for lane in lanes:
-            if seconds:
-                self._seconds[lane] = min(seconds, self._last.get(lane, 0.0))
-                self._last[lane] = seconds
-            wait = min(max(FLOOR_SECONDS, FLOOR_TIMES * self._seconds.get(lane, 0.0)), FLOOR_MOST_SECONDS)
-            self._until[lane] = now + wait
+            line = self._lines[lane]
+            line.looks.begin()
+            line.least_seconds = FLOOR_SECONDS
+
+    def took(self, lanes: Collection[str], seconds: float) -> None:
+        """To look at these from the beginning took that long."""
+        for lane in lanes:
+            self._lines[lane].looks.took(seconds)
 
     def learn(self, firsts: Mapping[tuple[str, int], int], whole: frozenset[str], horizon: int = 0) -> None:
         """A claim got these first places; in the lanes of `whole` it had begun at the beginning, and `horizon` was then
         the last place given out."""
-        before = {lane: self._horizons.get(lane, 0) for lane in whole}
+        before = {lane: self._lines[lane].horizon for lane in whole}
         for lane in whole:
-            self._floors[lane] = [0] * len(_RANKS)
-            self._horizons[lane] = horizon
+            line = self._lines[lane]
+            line.floors = [0] * len(_RANKS)
+            line.horizon = horizon
             if not any((lane, rank) in firsts for rank in _RANKS):
                 # The next one begins there as well, and is to say how long it took.
-                self._until.pop(lane, None)
+                line.looks.forget()
         for (lane, rank), place in firsts.items():
-            floors = self._floors.get(lane)
+            floors = self._lines[lane].floors
             if floors is None:
                 continue
             floors[rank] = place
@@ -113,14 +116,14 @@ class Floors:
                     floors[earlier] = floors[earlier] or before[lane]
 
     def drop(self, lane: str) -> None:
-        """A job may have come back in that lane: have a look, if that is quick."""
-        if self.quick(lane):
-            self._until.pop(lane, None)
+        """A job may have come back in that lane: have a look as soon as one may be taken."""
+        self._lines[lane].least_seconds = 0.0
 
     def clear(self) -> None:
         """The store was set back: every line may begin anywhere."""
-        self._until.clear()
-        self._horizons.clear()
+        for line in self._lines.values():
+            line.looks.forget()
+            line.horizon = 0
 
 
 class Claiming:
@@ -176,7 +179,7 @@ class Claiming:
         jobs, from_middle = await self._claim(worker, asked, handlers, limit, ttl_us, use_floors=True)
         if from_middle and len(jobs) < limit:
             left = {lane: quota - sum(job.lane == lane for job in jobs) for lane, quota in asked.items()}
-            left = {lane: quota for lane, quota in left.items() if quota > 0 and self.floors.quick(lane)}
+            left = {lane: quota for lane, quota in left.items() if quota > 0 and self.floors.may_look(lane)}
             if jobs:
                 # Those need not wait for a look at what may have come back before them: it is asked for by itself.
                 for lane in left:
@@ -223,7 +226,7 @@ class Claiming:
             at = {lane: number for number, lane in enumerate(lanes)}
             found.sort(key=lambda values: (at[values[2]], values[3], values[12]))
         if whole and found:
-            self.floors.look(whole, found[0][15])
+            self.floors.took(whole, found[0][15])
         self._learn(found, whole)
         return [self._job(values, worker) for values in found], any(map(any, known.values()))
 

@@ -9,6 +9,7 @@ from jobmaster.telemetry.probes import probe
 from jobmaster_agents.postgres.connection import Connection
 from jobmaster_agents.postgres.ledger import Ledger
 from jobmaster_agents.postgres.rows import Row
+from jobmaster_agents.postgres.sparing import Sparing
 from jobmaster_agents.postgres.store import Store
 from jobmaster_agents.postgres.tables import FENCE, IS_LEASED, LEASED, NOW_US
 
@@ -18,6 +19,7 @@ class Leasing:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._looks = Sparing()
         t = store.tables
         # Whoever holds a row's lock is settling or ending that lease: it is not waited for, as those behind it in the
         # batch would then lose theirs.
@@ -143,7 +145,7 @@ class Leasing:
             ledger = Ledger(self._store, connection, meta.now_us)
             if meta.mode is StoreMode.QUARANTINED:
                 return ReapReport(), ledger
-            rows = await self._store.select(connection, self.lapsed, expired, list(dead), limit)
+            rows = await self._lapsed(connection, expired, dead, limit)
             crashed: list[str] = []
             for row in rows:
                 job, run = decisions.lapsed(row.job, ledger.now_us)
@@ -158,3 +160,13 @@ class Leasing:
         if report.requeued or report.crashed:
             probe("lease_lapsed", report.requeued + len(report.crashed))
         return report, ledger
+
+    async def _lapsed(self, connection: Connection, expired: bool, dead: frozenset[str], limit: int) -> list[Row]:
+        """Locked. Without any that are known to be dead a look may be put off."""
+        if not dead and not (expired and self._looks.due()):
+            return []
+        with self._looks.look():
+            rows = await self._store.select(connection, self.lapsed, expired, list(dead), limit)
+        if len(rows) == limit:
+            self._looks.forget()
+        return rows

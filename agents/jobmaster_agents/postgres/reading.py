@@ -9,6 +9,7 @@ from jobmaster.model.priority import Priority
 from jobmaster.model.states import JobState
 from jobmaster_agents.postgres import outbox
 from jobmaster_agents.postgres.connection import Connection
+from jobmaster_agents.postgres.sparing import Sparing
 from jobmaster_agents.postgres.store import Store
 from jobmaster_agents.postgres.tables import COUNTS, DELAYED, LEASED, PARKED, READY
 
@@ -94,34 +95,48 @@ def _conditions(store: Store, where: JobFilter) -> tuple[list[str], list[object]
     return conditions, values
 
 
-async def stats(store: Store, connection: Connection) -> list[LaneStats]:
-    t = store.tables
-    ranks = ", ".join(f"({rank:d}::smallint)" for rank in Priority)
-    sums = ", ".join(f"sum({name})::bigint AS {name}" for name in COUNTS)
-    columns = ", ".join(COUNTS)
-    # The first in line of each priority: due order and line order differ by little, and never by priority.
-    found = await connection.fetch(f"""
-        SELECT name, {columns}, oldest.due_us, paused FROM (
-            SELECT name, bool_or(paused) AS paused, {sums} FROM (
-                SELECT name, paused, {columns} FROM {t.lane}
-                UNION ALL SELECT lane, false, {columns} FROM {t.count}
-            ) AS either GROUP BY name
-        ) AS lane CROSS JOIN LATERAL (
-            SELECT min(head.due_us) AS due_us FROM (VALUES {ranks}) AS p (rank) CROSS JOIN LATERAL (
-                SELECT due_us FROM {t.job} WHERE st = {READY} AND lane = lane.name AND priority = p.rank
-                ORDER BY seq LIMIT 1
-            ) AS head
-        ) AS oldest
-        WHERE paused OR ready <> 0 OR delayed <> 0 OR leased <> 0 OR parked <> 0 ORDER BY name""")
-    return [
-        LaneStats(
-            lane=lane,
-            ready=ready,
-            delayed=delayed,
-            leased=leased,
-            parked=parked,
-            oldest_ready_us=oldest_us,
-            paused=paused,
-        )
-        for lane, ready, delayed, leased, parked, oldest_us, paused in found
-    ]
+class Stats:
+    """The verb `stats` on one store."""
+
+    def __init__(self, store: Store) -> None:
+        t = store.tables
+        ranks = ", ".join(f"({rank:d}::smallint)" for rank in Priority)
+        sums = ", ".join(f"sum({name})::bigint AS {name}" for name in COUNTS)
+        columns = ", ".join(COUNTS)
+        self._looks = Sparing()
+        self._oldest: dict[str, int] = {}
+        # The first in line of each priority: due order and line order differ by little, and never by priority.
+        self._text = f"""
+            SELECT name, {columns}, oldest.due_us, paused FROM (
+                SELECT name, bool_or(paused) AS paused, {sums} FROM (
+                    SELECT name, paused, {columns} FROM {t.lane}
+                    UNION ALL SELECT lane, false, {columns} FROM {t.count}
+                ) AS either GROUP BY name
+            ) AS lane CROSS JOIN LATERAL (
+                SELECT min(head.due_us) AS due_us FROM (VALUES {ranks}) AS p (rank) CROSS JOIN LATERAL (
+                    SELECT due_us FROM {t.job} WHERE st = {READY} AND lane = lane.name AND priority = p.rank
+                    ORDER BY seq LIMIT 1
+                ) AS head WHERE $1
+            ) AS oldest
+            WHERE paused OR ready <> 0 OR delayed <> 0 OR leased <> 0 OR parked <> 0 ORDER BY name"""
+
+    async def ask(self, connection: Connection) -> list[LaneStats]:
+        """Counts as they are; how old the oldest is, as it was when last looked for."""
+        if self._looks.due():
+            with self._looks.look():
+                found = await connection.fetch(self._text, True)
+            self._oldest = {values[0]: values[5] for values in found if values[5] is not None}
+        else:
+            found = await connection.fetch(self._text, False)
+        return [
+            LaneStats(
+                lane=lane,
+                ready=ready,
+                delayed=delayed,
+                leased=leased,
+                parked=parked,
+                oldest_ready_us=self._oldest.get(lane) if ready > 0 else None,
+                paused=paused,
+            )
+            for lane, ready, delayed, leased, parked, _, paused in found
+        ]
