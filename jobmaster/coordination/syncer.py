@@ -8,6 +8,7 @@ Where records can only be confirmed up to a point, each batch moves a cursor on 
 applies it, by compare-and-set: of several processes that read the same records one applies them.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -24,6 +25,8 @@ BATCH = 500
 """Records read at a time: each may carry a job's whole data."""
 REMEMBERED_BATCH = 1_000
 """Records brought over at a time that are here already."""
+ABREAST = 2
+"""Such batches under way at once: while one is written on the master the other is confirmed on the agent."""
 READ_SECONDS = 1.0
 """How long the outbox goes unread while there are such."""
 MOVE_BATCH = 2_000
@@ -95,10 +98,17 @@ class Syncer:
     async def _apply_remembered(self) -> bool:
         """What this process has settled just now, without reading it back; whether there was any. If it does not get
         over, it is read from the outbox like all else."""
-        records = cast("RememberingTransport", self._agent).remembered(REMEMBERED_BATCH)
-        if records:
-            await self._confirm(records, await self._master.apply(self._agent.name, records))
-        return bool(records)
+        agent = cast("RememberingTransport", self._agent)
+        batches = [records for _ in range(ABREAST) if (records := agent.remembered(REMEMBERED_BATCH))]
+        if not batches:
+            return False
+        for error in await asyncio.gather(*map(self._bring, batches), return_exceptions=True):
+            if error is not None:
+                raise error
+        return True
+
+    async def _bring(self, records: Sequence[OutboxRecord]) -> None:
+        await self._confirm(records, await self._master.apply(self._agent.name, records))
 
     async def _apply(self, *, effects_only: bool) -> bool:
         brought = not effects_only and self._agent.traits.remembers_ends and await self._apply_remembered()

@@ -1,6 +1,7 @@
 """A process brings over what it settled without reading it back: from memory the same records come as from the outbox,
 and what does not come from memory comes from there."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -143,3 +144,36 @@ async def test_what_did_not_get_over_from_memory_comes_from_the_outbox(agent: Ag
     found = await master.get([first.id, second.id])
     assert [job is not None and job.terminal for job in found] == [True, True]
     await master.close()
+
+
+class Meeting(MemoryMaster):
+    """A master that answers no batch before two have come, and takes only one of them."""
+
+    def __init__(self, *given: Any, **also: Any) -> None:
+        super().__init__(*given, **also)
+        self.barrier = asyncio.Barrier(2)
+
+    async def apply(self, agent: str, records: Sequence[OutboxRecord], after: int | None = None) -> list[ApplyAnswer]:
+        async with asyncio.timeout(10):
+            place = await self.barrier.wait()
+        if place == 0:
+            raise MasterUnavailable("it is away")
+        return await super().apply(agent, records, after)
+
+
+async def test_two_batches_are_brought_over_at_once_each_for_itself(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobmaster.coordination.syncer.REMEMBERED_BATCH", 2)
+    clock = SystemClock()
+    master = Meeting(clock, url="memory:", cluster="test")
+    await master.open()
+    syncer = Syncer(
+        master, agent, StoreTime(clock, agent.store_now_us), clock, shared=False, is_mine=lambda worker: True
+    )
+    await agent.settle([outcome(job) for job in await leased(agent, 4)])
+
+    with pytest.raises(MasterUnavailable):
+        await syncer.sync()
+
+    assert len(await agent.changes(10)) == 2
