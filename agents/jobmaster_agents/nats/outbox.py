@@ -42,34 +42,40 @@ class Outbox:
 
     async def changes(self, limit: int, older_than_us: int) -> list[OutboxRecord]:
         store = self._store
-        confirmed, recalled = await self._confirmed()
+        confirmed, recalled = await self._confirmed(limit)
         until_us = await store.now_us() - older_than_us if older_than_us else None
         beyond = frozenset(confirmed.beyond)
         found: list[OutboxRecord] = []
         facts: list[int] = []
         async for fact in self._facts(confirmed.cursor, min(limit, PAGE), recalled):
-            if len(found) == limit:
-                break
             facts.append(fact.seq)
             if fact.seq in beyond or (until_us is not None and fact.record is not None and fact.at_us > until_us):
                 continue
             found.append(_outbox_record(fact, confirmed.base))
-        self._read = confirmed.cursor, facts
+            # Looked at here and not before the next one, for which the stream would have to be read.
+            if len(found) == limit:
+                break
+        cursor, known = self._read
+        # Who looks whether there is anything must not make another, who is about to confirm, read it all again.
+        if confirmed.cursor != cursor or facts != known[: len(facts)]:
+            self._read = confirmed.cursor, facts
         return found
 
-    async def _confirmed(self) -> tuple[Confirmed, list[Recalled]]:
-        """How far the master is, and what this process wrote since, if the stream has it still."""
+    async def _confirmed(self, limit: int) -> tuple[Confirmed, list[Recalled]]:
+        """How far the master is, and what this process wrote since, if the stream has it still: enough of it for that
+        many facts."""
         reader, recall = self._store.reader, self._store.shared.recall
         newest = recall.newest
         if newest is None:
             confirmed, _ = await reader.confirmed()
-            return confirmed, recall.after(confirmed.cursor)[:0]
+            recall.forget(confirmed.cursor)
+            return confirmed, []
         confirmed, nonce = await reader.confirmed_and_nonce(newest.seq)
         if nonce is not None and nonce != newest.nonce:
             recall.clear()
-        recalled = recall.after(confirmed.cursor)
+        recall.forget(confirmed.cursor)
         # A server that is behind has not heard of it yet, and what came since is not vouched for.
-        return confirmed, [one for one in recalled if one.seq <= newest.seq] if nonce is not None else []
+        return confirmed, recall.first(limit + len(confirmed.beyond), newest.seq) if nonce is not None else []
 
     async def confirm(self, seqs: Sequence[int]) -> None:
         if not seqs:

@@ -5,6 +5,7 @@ emptied, or set back and written to again, has another record there, or none.
 """
 
 import threading
+from bisect import bisect_right, insort
 
 from msgspec import Struct
 
@@ -33,6 +34,8 @@ class Recall:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._kept: dict[int, Recalled] = {}
+        self._seqs: list[int] = []
+        """Of what is kept, in order: sorted anew at every look, tens of thousands of them cost more than the jobs."""
         self._wanted = False
         self._lock = threading.Lock()
 
@@ -44,22 +47,37 @@ class Recall:
         with self._lock:
             if self._bytes + size <= self._most_bytes and seq not in self._kept:
                 self._kept[seq] = Recalled(seq, record.nonce, size, record if record.kind else None)
+                insort(self._seqs, seq)
                 self._bytes += size
 
-    def after(self, cursor: int) -> list[Recalled]:
-        """By sequence, those above the cursor; the others are forgotten."""
+    def forget(self, cursor: int) -> None:
+        """Those up to there are not asked for any more."""
         self._wanted = True
         with self._lock:
-            for seq in [seq for seq in self._kept if seq <= cursor]:
+            end = bisect_right(self._seqs, cursor)
+            for seq in self._seqs[:end]:
                 self._bytes -= self._kept.pop(seq).size
-            return [self._kept[seq] for seq in sorted(self._kept)]
+            del self._seqs[:end]
+
+    def first(self, facts: int, until: int) -> list[Recalled]:
+        """By sequence, those up to `until`, as far as the fact of that number."""
+        found = []
+        with self._lock:
+            for seq in self._seqs:
+                if seq > until or not facts:
+                    break
+                one = self._kept[seq]
+                found.append(one)
+                facts -= one.fact is not None
+        return found
 
     @property
     def newest(self) -> Recalled | None:
         with self._lock:
-            return self._kept[max(self._kept)] if self._kept else None
+            return self._kept[self._seqs[-1]] if self._seqs else None
 
     def clear(self) -> None:
         with self._lock:
             self._kept.clear()
+            self._seqs.clear()
             self._bytes = 0
