@@ -8,7 +8,7 @@ from jobmaster.contracts.values import PutAnswer, SettleAnswer
 from jobmaster.model.errors import AgentUnreachable
 from jobmaster.testing.agents.cases import claim, ids, put_new, records, settlement
 from jobmaster_agents.nats import NatsAgent, connection, streams
-from jobmaster_agents.nats.frames import Message
+from jobmaster_agents.nats.messages import Message
 from tests.servers import Nats
 from tests.support import eventually, until
 

@@ -4,7 +4,8 @@ Three streams an agent: JOBS holds a parcel for every job that waits or runs, OU
 own settings and the holds. A job's outcome subject is at once its fence, its tombstone and its line in the outbox:
 every step of a job is a record there, written by compare-and-set on the last one, and only then is its parcel moved.
 
-Where to read: `subjects`, `records`, `streams` what is stored · `frames`, `connection`, `api` how it is reached ·
+Where to read: `subjects`, `records`, `streams` what is stored · `messages`, `parsing`, `frames`, `connection`, `api`
+how it is reached ·
 `reader`, `publisher` the two ways to it · `store` what the verbs share · `putting`, `fetching`, `judging`, `claiming`,
 `resting`, `leases`, `settling`, `ending`, `parcels` a job's way through · `expiring` what waits too long, `damaged`
 what can't be read · `revoking`, `amending`, `reconciling` changes to jobs that wait, by how they stand (`standing`) ·

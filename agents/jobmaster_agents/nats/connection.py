@@ -13,7 +13,8 @@ from typing import Any
 from nats.errors import Error
 
 from jobmaster.model.errors import AgentUnreachable, Refused
-from jobmaster_agents.nats.frames import Connection, Drop, Message, discard_unsent, send
+from jobmaster_agents.nats.frames import Connection, Drop, discard_unsent, send
+from jobmaster_agents.nats.messages import Message
 
 PATIENCE = 5.0
 """Seconds an answer may take."""
@@ -41,7 +42,7 @@ class Link:
         self._options = options
         self._inbox = ""
         self._number = 0
-        self._waiting: dict[str, _Window | _Series] = {}
+        self._waiting: dict[int, _Window | _Series] = {}
         self._slots: list[_Slot] = []
         self._pulling: set[_Series] = set()
         self._trouble: Exception | None = None
@@ -231,15 +232,14 @@ class Link:
         if not self.client.is_connected:
             raise self.unreachable("the connection is lost and being made anew")
 
-    def _key(self, waiter: "_Window | _Series") -> str:
+    def _key(self, waiter: "_Window | _Series") -> int:
         self._number += 1
-        key = str(self._number)
-        self._waiting[key] = waiter
-        return key
+        self._waiting[self._number] = waiter
+        return self._number
 
     def _heard(self, message: Message) -> None:
-        _, key, number = message.subject.rsplit(".", 2)
-        waiter = self._waiting.get(key)
+        _, key, number = message.on.rsplit(b".", 2)
+        waiter = self._waiting.get(int(key))
         if waiter is not None:
             waiter.take(int(number), message)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import structlog
 
 from jobmaster.telemetry.probes import probe
-from jobmaster_agents.nats.frames import Message
+from jobmaster_agents.nats.messages import Message
 from jobmaster_agents.nats.parcels import acknowledge, later
 from jobmaster_agents.nats.store import Store
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from jobmaster_agents.nats import streams
 from jobmaster_agents.nats.connection import Request
 from jobmaster_agents.nats.damaged import put_away
-from jobmaster_agents.nats.frames import Message
+from jobmaster_agents.nats.messages import Message
 from jobmaster_agents.nats.parcels import give_back
 from jobmaster_agents.nats.publisher import DEADLINE
 from jobmaster_agents.nats.records import Parcel, decode_parcel
@@ -114,10 +114,11 @@ async def _readable(store: Store, messages: Sequence[Message]) -> list[Delivery]
 
 
 def _delivery(message: Message) -> Delivery:
-    times, seq, _, stored = _numbers(message.reply)
+    ack = message.reply
+    times, seq, _, stored = _numbers(ack)
     return Delivery(
         decode_parcel(message.data),
-        message.reply,
+        ack,
         int(seq),
         int(stored) // 1_000,
         times != "1",

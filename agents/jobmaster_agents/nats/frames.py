@@ -13,41 +13,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-_STATUS = b"NATS/1.0 "
+from jobmaster_agents.nats.messages import Message, parse_head
+from jobmaster_agents.nats.parsing import Taker, Takers, TakingParser, is_known
 
-
-class Message:
-    """What came on an inbox. Headers are read when asked for: most answers are about their payload alone."""
-
-    __slots__ = ("_headers", "data", "head", "reply", "subject")
-
-    def __init__(self, subject: str, reply: str, data: bytes, head: bytes | None) -> None:
-        self.subject = subject
-        self.reply = reply
-        self.data = data
-        self.head = head
-        self._headers: dict[str, str] | None = None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        if self._headers is None:
-            self._headers = parse_head(self.head) if self.head else {}
-        return self._headers
-
-    def field(self, name: bytes) -> str:
-        """One header's value, found without reading the others. Raises `KeyError`."""
-        _, found, rest = (self.head or b"").rpartition(b"\r\n%b: " % name)
-        if not found:
-            raise KeyError(name)
-        return rest[: rest.index(b"\r")].decode()
-
-    @property
-    def status(self) -> str | None:
-        """The code of a message that only reports one."""
-        return self.headers.get("Status") if self.head is not None and self.head.startswith(_STATUS) else None
-
-
-Taker = Callable[[Message], None]
 Drop = Callable[[], Awaitable[None]]
 
 
@@ -60,7 +28,7 @@ PRIVATE = {
     "_flush_pending": ("self", "force_flush"),
 }
 """What is used of nats-py's own methods, and their parameters."""
-PRIVATE_STATE = ("_pending", "_pending_data_size")
+PRIVATE_STATE = ("_pending", "_pending_data_size", "_ps")
 
 
 class Connection(Client):
@@ -69,11 +37,13 @@ class Connection(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._takers: dict[int, Taker] = {}
-        self.direct = all(map(_is_known, PRIVATE)) and all(hasattr(self, name) for name in PRIVATE_STATE)
+        self._takers: Takers = {}
+        known = all(map(_is_known, PRIVATE)) and all(hasattr(self, name) for name in PRIVATE_STATE)
+        self.direct = known and is_known(self._ps)
         """Whether this nats-py is the one that is known; else its public calls are used."""
         if self.direct:
             self._process_msg = self._hand_out  # type: ignore[method-assign]
+            self._ps = TakingParser(self, self._takers)
 
     async def take(self, subject: str, taker: Taker) -> Drop:
         """From now on, `taker` gets every message on that subject. It must neither wait nor raise."""
@@ -82,40 +52,27 @@ class Connection(Client):
             headers = message.headers or {}
             first = f"NATS/1.0 {headers['Status']}" if "Status" in headers else "NATS/1.0"
             lines = [first, *(f"{name}: {value}" for name, value in headers.items())]
-            taker(Message(message.subject, message.reply, message.data, "\r\n".join([*lines, "", ""]).encode()))
+            head = "\r\n".join([*lines, "", ""]).encode()
+            taker(Message(message.subject.encode(), message.reply.encode(), message.data, head))
 
         subscription = await self.subscribe(subject, cb=called, pending_msgs_limit=1_000_000, pending_bytes_limit=0)
-        number: int | None = getattr(subscription, "_id", None) if self.direct else None
-        if number is not None:
+        own: int | None = getattr(subscription, "_id", None) if self.direct else None
+        number = b"%d" % (own or 0)
+        if own is not None:
             self._takers[number] = taker
 
         async def drop() -> None:
-            if number is not None:
-                self._takers.pop(number, None)
+            self._takers.pop(number, None)
             await subscription.unsubscribe()
 
         return drop
 
     async def _hand_out(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        taker = self._takers.get(sid)
+        taker = self._takers.get(b"%d" % sid)
         if taker is None:
             await super()._process_msg(sid, subject, reply, data, headers)
         else:
-            taker(Message(subject.decode(), reply.decode(), data, headers or None))
-
-
-def parse_head(head: bytes) -> dict[str, str]:
-    """The headers of a block; a status line's code as `Status`."""
-    lines = head.decode("utf-8", "replace").split("\r\n")
-    found = {}
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            found[name] = value.strip()
-    if lines[0].startswith("NATS/1.0 "):
-        found["Status"] = lines[0][9:12]
-        found["Description"] = lines[0][12:].strip()
-    return found
+            taker(Message(subject, reply, data, headers or None))
 
 
 def header_block(*pairs: tuple[str, str]) -> bytes:

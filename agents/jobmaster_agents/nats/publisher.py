@@ -8,7 +8,8 @@ from msgspec import Struct
 from jobmaster.model.errors import Indeterminate, Refused, StoreError
 from jobmaster_agents.nats.api import WRONG_LAST_SEQUENCE, instant_text
 from jobmaster_agents.nats.connection import Request
-from jobmaster_agents.nats.frames import Message, header_block
+from jobmaster_agents.nats.frames import header_block
+from jobmaster_agents.nats.messages import Message
 from jobmaster_agents.nats.reader import NONE, Reader
 from jobmaster_agents.nats.recall import Recall
 from jobmaster_agents.nats.records import Parcel, Record, encode, new_nonce

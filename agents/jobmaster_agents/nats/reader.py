@@ -11,7 +11,7 @@ from jobmaster.contracts import decisions
 from jobmaster.model.job import Job
 from jobmaster_agents.nats import api, streams
 from jobmaster_agents.nats.connection import Answers, Link, Request
-from jobmaster_agents.nats.frames import Message
+from jobmaster_agents.nats.messages import Message
 from jobmaster_agents.nats.records import (
     Confirmed,
     Hold,
