@@ -71,12 +71,20 @@ class Stored:
 class Sent(Struct, frozen=True, gc=False):
     """A parcel where it stands."""
 
-    subject: str
-    seq: int
-    at_us: int
+    stored: Stored
     parcel: Parcel
-    due_us: int | None
-    """When the server is to fire it; None: it is in its lane."""
+
+    @property
+    def subject(self) -> str:
+        return self.stored.subject
+
+    @property
+    def seq(self) -> int:
+        return self.stored.seq
+
+    @property
+    def at_us(self) -> int:
+        return self.stored.at_us
 
 
 class Last(Struct, frozen=True, gc=False):
@@ -220,7 +228,8 @@ class Reader:
             if sent is not None:
                 found.setdefault(self.subjects.job_id(sent.subject), []).append(sent)
         for several in found.values():
-            several.sort(key=lambda sent: (sent.parcel.job.epoch, sent.parcel.counter, -sent.seq))
+            if len(several) > 1:
+                several.sort(key=lambda sent: (sent.parcel.job.epoch, sent.parcel.counter, -sent.seq))
         return found
 
     async def _latest(
@@ -336,12 +345,9 @@ def _nonce(data: bytes) -> int:
 
 def _sent(stored: Stored) -> Sent | None:
     try:
-        parcel = decode_parcel(stored.data)
+        return Sent(stored, decode_parcel(stored.data))
     except msgspec.DecodeError:
         return None
-    schedule = stored.headers.get("Nats-Schedule")
-    due_us = api.instant_us(schedule.removeprefix("@at ")) if schedule is not None else None
-    return Sent(stored.subject, stored.seq, stored.at_us, parcel, due_us)
 
 
 def _parts(ids: Iterable[str], size: int = MOST_SUBJECTS) -> Iterator[list[str]]:

@@ -8,7 +8,7 @@ from jobmaster.contracts.filters import matches
 from jobmaster.contracts.values import InventoryItem, JobFilter, LaneStats, Page
 from jobmaster.model.job import Job
 from jobmaster_agents.nats import api
-from jobmaster_agents.nats.census import Census
+from jobmaster_agents.nats.census import Census, Span
 from jobmaster_agents.nats.reader import Standing
 from jobmaster_agents.nats.records import Confirmed, decode_record
 from jobmaster_agents.nats.store import Store
@@ -53,10 +53,10 @@ class Reading:
 
     async def peek(self, where: JobFilter, cursor: str | None, limit: int) -> Page:
         # Who begins to read sees what is there now: a change of many jobs must not pass over the last ones put.
-        ids = (await self._census.between("", cursor, anew=cursor is None))[::-1]
+        ids = await self._census.between("", cursor, anew=cursor is None)
         found: list[Job] = []
         for start in range(0, min(len(ids), LOOKED_AT), BATCH):
-            page = ids[start : start + BATCH]
+            page = ids.last(start, BATCH)
             standings = await self._store.reader.standings(page)
             for job_id in page:
                 job = standings[job_id].job if job_id in standings else None
@@ -64,7 +64,7 @@ class Reading:
                     if len(found) == limit:
                         return Page(found, found[-1].id)
                     found.append(job)
-        return Page(found, ids[LOOKED_AT - 1] if len(ids) > LOOKED_AT else None)
+        return Page(found, ids.last(LOOKED_AT - 1, 1)[0] if len(ids) > LOOKED_AT else None)
 
     async def stats(self) -> list[LaneStats]:
         store = self._store
@@ -144,14 +144,14 @@ class Reading:
                     found.append(standing.job)
         return found
 
-    async def _some(self, ids: Sequence[str], limit: int) -> list[Job]:
+    async def _some(self, ids: Span, limit: int) -> list[Job]:
         """The first `limit` of these that are here still."""
         found: list[Job] = []
         size = min(BATCH, limit)
         for start in range(0, len(ids), max(size, 1)):
             if len(found) >= limit:
                 break
-            page = ids[start : start + size]
+            page = ids.first(start, size)
             standings = await self._store.reader.standings(page)
             found += [job for job_id in page if job_id in standings and (job := standings[job_id].job) is not None]
         return found[:limit]
