@@ -28,7 +28,7 @@ PRIVATE = {
     "_flush_pending": ("self", "force_flush"),
 }
 """What is used of nats-py's own methods, and their parameters."""
-PRIVATE_STATE = ("_pending", "_pending_data_size", "_ps")
+PRIVATE_STATE = ("_pending", "_pending_data_size", "_ps", "_transport")
 
 
 class Connection(Client):
@@ -67,6 +67,19 @@ class Connection(Client):
 
         return drop
 
+    async def write(self, data: bytes) -> None:
+        """Send it, behind all that was sent before."""
+        transport = self._transport
+        if self.is_connected and not self._pending and transport is not None:
+            try:
+                transport.write(data)
+            except (OSError, RuntimeError):
+                pass  # closed under our hands: it waits with the rest, until that is heard of
+            else:
+                return
+        await self._send_command(data)
+        await self._flush_pending()
+
     async def _hand_out(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         taker = self._takers.get(b"%d" % sid)
         if taker is None:
@@ -95,8 +108,7 @@ async def send(client: Connection, publishes: Sequence[Publish]) -> None:
         frames = [
             frame(subject, payload, reply=reply, headers=headers) for subject, payload, reply, headers in publishes
         ]
-        await client._send_command(b"".join(frames))  # noqa: SLF001 - see above
-        await client._flush_pending()  # noqa: SLF001
+        await client.write(b"".join(frames))
         return
     # On a connection that broke just now: not sent, and never answered.
     with contextlib.suppress(Error):
