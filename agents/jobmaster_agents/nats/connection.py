@@ -6,8 +6,9 @@ an answer that did not come is None, and the caller finds out by reading.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
 from nats.errors import Error
@@ -25,6 +26,8 @@ MOMENT = 0.5
 CONNECT_SECONDS = 5.0
 RECONNECT_SECONDS = 0.2
 _AGAIN_SECONDS = 0.1
+MADE = 250
+"""Requests that are made before they are sent, of those that take time to make."""
 
 Request = tuple[str, bytes, bytes]
 """Subject, headers, payload."""
@@ -132,6 +135,30 @@ class Link:
             yield answers
         finally:
             del self._waiting[key]
+
+    async def ask_as_made(
+        self, size: int, requests: Iterator[Request], *, within: float = PATIENCE
+    ) -> list[Message | None]:
+        """As `ask_all`, for so many requests that take time to make: some are sent before the next are made, and the
+        server works meanwhile. All are made, and none is sent any more once the connection was lost."""
+        await self.check()
+        window = _Window(size)
+        key = self._key(window)
+        inbox = f"{self._inbox}.{key}."
+        number = 0
+        try:
+            while frames := [
+                (subject, payload, f"{inbox}{number + place}", headers)
+                for place, (subject, headers, payload) in enumerate(islice(requests, MADE))
+            ]:
+                if self.client.is_connected and not window.complete.done():
+                    await send(self.client, frames)
+                    await asyncio.sleep(0)
+                number += len(frames)
+            await window.wait(within)
+        finally:
+            del self._waiting[key]
+        return window.answers
 
     async def ask_grouped(
         self, groups: Sequence[Sequence[Request]], *, within: float = PATIENCE

@@ -1,6 +1,6 @@
 """Publishing: every write is a compare-and-set, and an answer that did not come is found out by reading."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -99,6 +99,12 @@ class Publisher:
                 except Refused:
                     found += [None] * len(part)
         return found
+
+    async def publish_as_made(self, size: int, requests: Iterator[Request]) -> list[PubAck | None]:
+        """As `publish`, of so many messages; the first are on their way while the last are made."""
+        if self.grouped:
+            return await self.publish([*requests])
+        return list(map(read_ack, await self._link.ask_as_made(size, requests)))
 
     async def commit(self, writes: Sequence[Write]) -> list[int]:
         """For each, the sequence it was accepted at; 0: somebody else wrote first and nothing was done. Raises

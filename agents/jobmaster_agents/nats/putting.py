@@ -1,6 +1,7 @@
 """Putting: a job is published where no job of its id stands, and its outcome subject says whether it ended before."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 from jobmaster.contracts import decisions
 from jobmaster.contracts.values import PutAnswer, StoreMode
@@ -22,6 +23,8 @@ DEADLINE_MARGIN_US = 60_000_000
 """An answer this near to the deadline may have been given after it."""
 NEARLY_US = 50_000
 """A job due that soon may be due by now: the clock is asked before it is sent the long way round."""
+ROOM_BYTES = 65_536
+"""More than names, numbers and headers take in a message."""
 WINDOW = 2_000
 """Jobs published before their answers are waited for."""
 
@@ -123,12 +126,14 @@ class Putting:
     ) -> None:
         store = self._store
         await store.consumers.ensure({job.lane for job in new})
-        requests = [self._request(job, put_deadline_us, now_us) for job in new]
+        made = (self._request(job, put_deadline_us, now_us) for job in new)
+        # What may be too large is refused before anything is sent.
+        requests = made if all(map(_surely_fits, new)) else iter([*made])
         await watch_expiry(store, new)
         for start in range(0, len(new), WINDOW):
             jobs = new[start : start + WINDOW]
             try:
-                acks = await self._published(requests[start : start + WINDOW])
+                acks = await self._published(len(jobs), islice(requests, len(jobs)))
             except Refused as error:
                 if not start:
                     raise
@@ -159,11 +164,18 @@ class Putting:
             )
         return request
 
-    async def _published(self, requests: Sequence[Request]) -> list[PubAck]:
+    async def _published(self, size: int, made: Iterator[Request]) -> list[PubAck]:
         """Acknowledgements of all of them. What stays without one is published once more, the same bytes: it is there
         already, or it is there then."""
         store = self._store
-        acks = await store.publisher.publish(requests)
+        requests: list[Request] = []
+
+        def kept() -> Iterator[Request]:
+            for request in made:
+                requests.append(request)
+                yield request
+
+        acks = await store.publisher.publish_as_made(size, kept())
         lost = [number for number, ack in enumerate(acks) if ack is None]
         if lost:
             try:
@@ -225,6 +237,13 @@ class Putting:
         await store.publisher.send_parcels([(Parcel(placed, counter, first), at_us)])
         await store.link.ask_all(remove(store, [sent.seq for sent in several]))
         return PutAnswer.STORED
+
+
+def _surely_fits(job: Job) -> bool:
+    """Whether its message is not too large, whatever else there is to it."""
+    texts = len(job.error or "") + len(job.progress_note or "")
+    size = len(job.data) + len(job.policy) + len(job.labels or b"") + len(job.result or b"") + 4 * texts
+    return size < MESSAGE_BYTES - ROOM_BYTES
 
 
 def _compared(epoch: int, first: int, job: Job) -> PutAnswer:
