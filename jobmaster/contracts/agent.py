@@ -185,7 +185,7 @@ class AgentTransport(Protocol):
 
     async def changes(self, limit: int, older_than_us: int = 0) -> list[OutboxRecord]:
         """Outbox records not confirmed, in an order that is safe to confirm, skipping those younger than
-        `older_than_us` in store time."""
+        `older_than_us` in store time; fewer than `limit` also where they are large."""
         ...
 
     async def confirm(self, seqs: Sequence[int]) -> None:

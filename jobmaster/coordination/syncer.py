@@ -27,6 +27,9 @@ REMEMBERED_BATCH = 1_000
 """Records brought over at a time that are here already."""
 ABREAST = 2
 """Such batches under way at once: while one is written on the master the other is confirmed on the agent."""
+CURSOR_BATCH = 1_000
+"""Records read at a time of a transport with a cursor, which gives fewer where they are large. Each statement of the
+transaction waits for handlers that are at work, so one for 100 records takes hardly less than one for 1,000."""
 READ_SECONDS = 1.0
 """How long the outbox goes unread while there are such."""
 MOVE_BATCH = 2_000
@@ -132,7 +135,7 @@ class Syncer:
         after, self._cursor = self._cursor, None
         if after is None:
             after = await self._master.cursor(self._agent.name)
-        records = await self._agent.changes(BATCH)
+        records = await self._agent.changes(CURSOR_BATCH)
         if not records:
             self._cursor = after
             return False
@@ -142,7 +145,7 @@ class Syncer:
             return False
         self._cursor = records[-1].seq
         await self._confirm(records, answers)
-        return len(records) == BATCH
+        return len(records) >= BATCH
 
     async def _confirm(self, records: Sequence[OutboxRecord], answers: Sequence[ApplyAnswer]) -> None:
         await self._agent.confirm([record.seq for record in records])

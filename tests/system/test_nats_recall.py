@@ -8,8 +8,9 @@ import pytest_asyncio
 
 from jobmaster.contracts.values import OutboxRecord
 from jobmaster.testing.agents.cases import claim_one, claimed_new, put_new, records, settle
-from jobmaster_agents.nats import NatsAgent, api
+from jobmaster_agents.nats import NatsAgent, api, outbox
 from jobmaster_agents.nats.recall import LEAST_BYTES
+from jobmaster_agents.nats.records import encode
 from jobmaster_agents.nats.streams import stream_configs
 from tests.contract.nats_store import NatsStore
 from tests.servers.resolver import Endpoint
@@ -151,3 +152,21 @@ async def test_a_claim_leaves_nothing_to_tell(opened: Open) -> None:
 
     assert await records(agent) == []
     assert pages.taken() == 0
+
+
+async def test_of_large_records_some_are_told_and_the_others_next_time(
+    store: NatsStore, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = await opened()
+    await ended(agent, 5)
+    other = await store.open()
+    everything = await records(other)
+    monkeypatch.setattr(outbox, "MOST_READ_BYTES", 2 * max(len(encode(record.job)) for record in everything))
+
+    told: list[OutboxRecord] = []
+    while some := await other.changes(100):
+        assert len(some) < 5
+        told += some
+        await other.confirm([record.seq for record in some])
+
+    assert told == everything

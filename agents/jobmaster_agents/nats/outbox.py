@@ -19,8 +19,11 @@ from jobmaster_agents.nats.reader import Stored
 from jobmaster_agents.nats.recall import Recalled
 from jobmaster_agents.nats.records import Confirmed, Record, decode_record, encode
 from jobmaster_agents.nats.store import Store
+from jobmaster_agents.nats.streams import MESSAGE_BYTES
 
 PAGE = 1_000
+MOST_READ_BYTES = 32 * MESSAGE_BYTES
+"""Of records read for one answer: so many large ones are enough."""
 ROUNDS = 20
 
 
@@ -32,6 +35,8 @@ class Fact(NamedTuple):
     """None: it can't be read."""
     at_us: int
     raw: bytes = b""
+    read: int = 0
+    """Bytes that were read for it; 0: it was here already."""
 
 
 class Outbox:
@@ -47,13 +52,15 @@ class Outbox:
         beyond = frozenset(confirmed.beyond)
         found: list[OutboxRecord] = []
         facts: list[int] = []
+        read = 0
         async for fact in self._facts(confirmed.cursor, min(limit, PAGE), recalled):
             facts.append(fact.seq)
             if fact.seq in beyond or (until_us is not None and fact.record is not None and fact.at_us > until_us):
                 continue
             found.append(_outbox_record(fact, confirmed.base))
+            read += fact.read
             # Looked at here and not before the next one, for which the stream would have to be read.
-            if len(found) == limit:
+            if len(found) == limit or read >= MOST_READ_BYTES:
                 break
         cursor, known = self._read
         # Who looks whether there is anything must not make another, who is about to confirm, read it all again.
@@ -141,8 +148,8 @@ def _read_fact(stored: Stored) -> Fact:
     try:
         record = decode_record(stored.data)
     except msgspec.DecodeError:
-        return Fact(stored.seq, None, stored.at_us, stored.data)
-    return Fact(stored.seq, record, record.at_us)
+        return Fact(stored.seq, None, stored.at_us, stored.data, len(stored.data))
+    return Fact(stored.seq, record, record.at_us, b"", len(stored.data))
 
 
 def _outbox_record(fact: Fact, base: int) -> OutboxRecord:
