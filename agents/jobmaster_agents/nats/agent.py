@@ -5,12 +5,11 @@ own settings and the holds. A job's outcome subject is at once its fence, its to
 every step of a job is a record there, written by compare-and-set on the last one, and only then is its parcel moved.
 
 Where to read: `subjects`, `records`, `streams` what is stored · `messages`, `parsing`, `frames`, `connection`, `api`
-how it is reached ·
-`reader`, `publisher` the two ways to it · `store` what the verbs share · `putting`, `fetching`, `judging`, `claiming`,
-`resting`, `leases`, `settling`, `ending`, `parcels` a job's way through · `expiring` what waits too long, `damaged`
-what can't be read · `revoking`, `amending`, `reconciling` changes to jobs that wait, by how they stand (`standing`) ·
-`outbox` and what need not be read back for it (`recall`), `reading`, `census`, `flooring` · `workers`, `wakes`,
-`control` · `opening`, `probing`, `safety`, `monitoring`, `options`.
+how it is reached · `reader`, `publisher` the two ways to it · `store` what the verbs share · `putting`, `fetching`,
+`judging`, `claiming`, `resting`, `leases`, `settling`, `ending`, `parcels` a job's way through · `expiring` what waits
+too long, `damaged` what can't be read · `revoking`, `amending`, `reconciling` changes to jobs that wait, by how they
+stand (`standing`) · `outbox` and what need not be read back for it (`recall`), `reading`, `census`, `flooring` ·
+`workers`, `wakes`, `control` · `opening`, `probing`, `safety`, `monitoring`, `options`.
 """
 
 from collections.abc import Mapping, Sequence
