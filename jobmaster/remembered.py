@@ -6,6 +6,7 @@ from typing import Any
 
 from jobmaster.contracts import decisions
 from jobmaster.contracts.values import OutboxRecord, Settlement
+from jobmaster.model.job import Job
 
 MOST = 20_000
 """Records kept,"""
@@ -32,7 +33,7 @@ class Remembered:
             if row is None or job is None or row[2] != job.version + 1:
                 continue
             ended, run = decisions.settled(job, item, row[3])
-            self._bytes += _size(ended.data, ended.result)
+            self._bytes += payload_bytes(ended)
             self._records.append(
                 OutboxRecord(seq=row[1], kind=decisions.record_kind(ended), at_us=row[3], job=ended, run=run)
             )
@@ -41,9 +42,10 @@ class Remembered:
         """The oldest, which are forgotten here."""
         self._wanted = True
         taken = [self._records.popleft() for _ in range(min(limit, len(self._records)))]
-        self._bytes -= sum(_size(record.job.data, record.job.result) for record in taken if record.job is not None)
+        self._bytes -= sum(payload_bytes(record.job) for record in taken if record.job is not None)
         return taken
 
 
-def _size(data: bytes, result: bytes | None) -> int:
-    return len(data) + (0 if result is None else len(result))
+def payload_bytes(job: Job) -> int:
+    """What a job brings along and what it gave: nearly all of a large record."""
+    return len(job.data) + (0 if job.result is None else len(job.result))

@@ -19,6 +19,7 @@ from jobmaster.contracts.clock import Clock
 from jobmaster.contracts.entries import ApplyAnswer
 from jobmaster.contracts.master import MasterStore
 from jobmaster.contracts.values import OutboxRecord, RecordKind
+from jobmaster.remembered import payload_bytes
 from jobmaster.store_time import StoreTime
 
 BATCH = 500
@@ -30,6 +31,8 @@ ABREAST = 2
 CURSOR_BATCH = 1_000
 """Records read at a time of a transport with a cursor, which gives fewer where they are large. Each statement of the
 transaction waits for handlers that are at work, so one for 100 records takes hardly less than one for 1,000."""
+LARGE_BYTES = 8 << 20
+"""Fewer records than a batch, but with so many bytes of payload, may be all that the transport gives at a time."""
 READ_SECONDS = 1.0
 """How long the outbox goes unread while there are such."""
 MOVE_BATCH = 2_000
@@ -145,7 +148,7 @@ class Syncer:
             return False
         self._cursor = records[-1].seq
         await self._confirm(records, answers)
-        return len(records) >= BATCH
+        return len(records) >= BATCH or sum(payload_bytes(each.job) for each in records if each.job) >= LARGE_BYTES
 
     async def _confirm(self, records: Sequence[OutboxRecord], answers: Sequence[ApplyAnswer]) -> None:
         await self._agent.confirm([record.seq for record in records])

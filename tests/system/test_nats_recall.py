@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from jobmaster.contracts.clock import SystemClock
 from jobmaster.contracts.values import OutboxRecord
+from jobmaster.coordination import syncer
+from jobmaster.coordination.syncer import Syncer
+from jobmaster.master.memory import MemoryMaster
+from jobmaster.store_time import StoreTime
 from jobmaster.testing.agents.cases import claim_one, claimed_new, put_new, records, settle
 from jobmaster_agents.nats import NatsAgent, api, outbox
 from jobmaster_agents.nats.recall import LEAST_BYTES
@@ -170,3 +175,22 @@ async def test_of_large_records_some_are_told_and_the_others_next_time(
         await other.confirm([record.seq for record in some])
 
     assert told == everything
+
+
+async def test_after_large_records_the_master_is_brought_the_next_ones_at_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, _ = await opened()
+    clock = SystemClock()
+    master = MemoryMaster(clock, url="memory:", cluster="test")
+    await master.open()
+    time = StoreTime(clock, agent.store_now_us)
+    sync = Syncer(master, agent, time, clock, shared=False, is_mine=lambda worker: True)
+    await ended(agent, 3)
+    assert not await sync.sync(), "few and small: the next may gather"
+
+    monkeypatch.setattr(syncer, "LARGE_BYTES", 3 * len(b"null"))
+    await ended(agent, 3)
+    assert await sync.sync()
+    assert not await sync.sync()
+    await master.close()
